@@ -1,0 +1,45 @@
+//! Compiles `proto/*.proto` without `protoc`: protox parses, prost and tonic generate messages and service
+//! traits, pbjson generates the protobuf JSON mapping.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+const PROTOS: [&str; 2] = ["proto/process.proto", "proto/filesystem.proto"];
+const PACKAGES: [&str; 2] = [".process", ".filesystem"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for proto in PROTOS {
+        println!("cargo:rerun-if-changed={proto}");
+    }
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let encoded = protox::prost::Message::encode_to_vec(&descriptors);
+
+    let mut config = prost_build::Config::new();
+    config.bytes(["."]);
+    config.compile_well_known_types();
+    config.extern_path(".google.protobuf", "::pbjson_types");
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_transport(false)
+        .compile_fds_with_config(descriptors, config)?;
+
+    let mut json = pbjson_build::Builder::new();
+    json.register_descriptors(&encoded)?;
+    json.ignore_unknown_fields();
+    json.build(&PACKAGES)?;
+    tolerate_unknown_signals()
+}
+
+/// The protobuf JSON mapping asks parsers that ignore unknown fields to drop unknown enum names and to keep
+/// unknown enum numbers. pbjson rejects both. `Signal` is the one enum that clients send, so its field is
+/// routed through [`crate::proto::json_enum`].
+fn tolerate_unknown_signals() -> Result<(), Box<dyn Error>> {
+    let path = PathBuf::from(env::var("OUT_DIR")?).join("process.serde.rs");
+    let generated = fs::read_to_string(&path)?;
+    let strict = "map_.next_value::<Signal>()? as i32";
+    let tolerant = "map_.next_value::<crate::proto::json_enum::Open<Signal>>()?.number()";
+    if generated.matches(strict).count() != 1 {
+        return Err("pbjson changed how it reads enum fields: adapt tolerate_unknown_signals".into());
+    }
+    fs::write(&path, generated.replace(strict, tolerant))?;
+    Ok(())
+}

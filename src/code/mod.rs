@@ -1,0 +1,1 @@
+//! Code cells: the HTTP face of `kernel-bridge`.

@@ -1,0 +1,1 @@
+//! The command line as one checked struct.

@@ -1,0 +1,3 @@
+//! Files: the filesystem service, uploads and downloads, watches.
+
+pub mod path;
