@@ -2,3 +2,4 @@
 
 pub mod metadata;
 pub mod path;
+pub mod transfer;
