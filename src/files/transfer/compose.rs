@@ -10,13 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    Error, Transfers,
-    error::is_no_space,
-    intake::Written,
-    locks::FileId,
-    off_thread,
-    source::Ending,
-    upload::Arrival,
+    Error, Transfers, error::is_no_space, intake::Written, locks::FileId, off_thread, source::Ending, upload::Arrival,
 };
 use crate::files::{
     metadata,
@@ -92,7 +86,7 @@ fn compose(transfers: &Transfers, request: Request) -> Result<Written, Error> {
         }
         sources.push(source);
     }
-    ensure_directories(real.parent().unwrap_or(Path::new("/")), &user).map_err(Error::Directories)?;
+    ensure_directories(real.parent().unwrap_or(&real), &user).map_err(Error::Directories)?;
     let draft = Draft::create(&real)?;
     fchown(&draft.file, Some(user.uid), Some(user.gid)).map_err(Error::CreateDestination)?;
     for source in &sources {
@@ -117,9 +111,10 @@ impl Draft {
         let mut name = destination.as_os_str().to_owned();
         name.push(format!(".e2b-compose.{}.tmp", uuid::Uuid::new_v4()));
         let path = PathBuf::from(name);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path).map_err(|error| {
-            if is_no_space(&error) { Error::Space(None) } else { Error::CreateDestination(error) }
-        })?;
+        let file =
+            OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path).map_err(|error| {
+                if is_no_space(&error) { Error::Space(None) } else { Error::CreateDestination(error) }
+            })?;
         Ok(Self { file, path: Some(path) })
     }
 
@@ -138,7 +133,9 @@ impl Draft {
     fn publish(mut self, destination: &Path, existing: Option<&Metadata>) -> Result<(), Error> {
         if let Some(meta) = existing.filter(|meta| meta.is_file()) {
             // Ownership has changed already; that would have cleared the special bits.
-            self.file.set_permissions(fs::Permissions::from_mode(meta.permissions().mode())).map_err(Error::Finalize)?;
+            self.file
+                .set_permissions(fs::Permissions::from_mode(meta.permissions().mode()))
+                .map_err(Error::Finalize)?;
             metadata::replace(&self.file, &metadata::read(destination)).map_err(Error::Finalize)?;
         }
         let path = self.path.as_ref().ok_or(Error::Interrupted)?;

@@ -99,14 +99,14 @@ mod tests {
     fn verdict(headers: &[(HeaderName, &str)]) -> Verdict {
         // Sun, 06 Nov 1994 08:49:37 GMT, the date of the RFCs.
         let file = Validators::of(7, 100, 784_111_777, 5);
-        assert_eq!(file.etag.as_deref(), Some("\"7-64-2ebc9261.5\""));
+        assert_eq!(file.etag.as_deref(), Some("\"7-64-2ebc98a1.5\""));
         let map = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
         evaluate(&map, &file)
     }
 
     const SAME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
-    const ETAG: &str = "\"7-64-2ebc9261.5\"";
+    const ETAG: &str = "\"7-64-2ebc98a1.5\"";
 
     #[test]
     fn dates() {
@@ -121,19 +121,19 @@ mod tests {
     fn tags() {
         assert_eq!(verdict(&[(header::IF_NONE_MATCH, "*")]), Verdict::NotModified);
         assert_eq!(verdict(&[(header::IF_NONE_MATCH, ETAG)]), Verdict::NotModified);
-        assert_eq!(verdict(&[(header::IF_NONE_MATCH, "\"a\", W/\"7-64-2ebc9261.5\"")]), Verdict::NotModified);
+        assert_eq!(verdict(&[(header::IF_NONE_MATCH, "\"a\", W/\"7-64-2ebc98a1.5\"")]), Verdict::NotModified);
         assert_eq!(verdict(&[(header::IF_NONE_MATCH, "\"a\""), (header::IF_MODIFIED_SINCE, SAME)]), SEND);
         assert_eq!(verdict(&[(header::IF_MATCH, "*")]), SEND);
         assert_eq!(verdict(&[(header::IF_MATCH, ETAG)]), SEND);
         assert_eq!(verdict(&[(header::IF_MATCH, "\"a\"")]), Verdict::Failed);
-        assert_eq!(verdict(&[(header::IF_MATCH, "W/\"7-64-2ebc9261.5\"")]), Verdict::Failed);
+        assert_eq!(verdict(&[(header::IF_MATCH, "W/\"7-64-2ebc98a1.5\"")]), Verdict::Failed);
     }
 
     #[test]
     fn if_range_decides_about_ranges_only() {
         assert_eq!(verdict(&[(header::IF_RANGE, SAME)]), SEND);
         assert_eq!(verdict(&[(header::IF_RANGE, ETAG)]), SEND);
-        for other in [BEFORE, "\"a\"", "W/\"7-64-2ebc9261.5\"", "rubbish"] {
+        for other in [BEFORE, "\"a\"", "W/\"7-64-2ebc98a1.5\"", "rubbish"] {
             assert_eq!(verdict(&[(header::IF_RANGE, other)]), WHOLE, "{other}");
         }
     }

@@ -51,13 +51,27 @@ const SIGNATURES: &[(&[u8], &str)] = &[
 ];
 
 /// Forms inside a RIFF container, told by the bytes 8 and on.
-const RIFF_FORMS: &[(&[u8], &str)] =
-    &[(b"WEBPVP", "image/webp"), (b"WAVE", "audio/wave"), (b"AVI ", "video/avi")];
+const RIFF_FORMS: &[(&[u8], &str)] = &[(b"WEBPVP", "image/webp"), (b"WAVE", "audio/wave"), (b"AVI ", "video/avi")];
 
 /// HTML tags that a document may begin with, compared without regard to case.
 const HTML_STARTS: &[&[u8]] = &[
-    b"<!doctype html", b"<html", b"<head", b"<script", b"<iframe", b"<h1", b"<div", b"<font", b"<table", b"<a",
-    b"<style", b"<title", b"<b", b"<body", b"<br", b"<p", b"<!--",
+    b"<!doctype html",
+    b"<html",
+    b"<head",
+    b"<script",
+    b"<iframe",
+    b"<h1",
+    b"<div",
+    b"<font",
+    b"<table",
+    b"<a",
+    b"<style",
+    b"<title",
+    b"<b",
+    b"<body",
+    b"<br",
+    b"<p",
+    b"<!--",
 ];
 
 /// Guesses the type from the first [`SNIFF_BYTES`] of the content.

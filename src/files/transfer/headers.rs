@@ -161,10 +161,7 @@ mod tests {
     fn metadata(pairs: &[(&str, &[u8])]) -> Result<Metadata, MetadataError> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_bytes(value).unwrap(),
-            );
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value).unwrap());
         }
         parse_metadata(&headers)
     }

@@ -55,7 +55,7 @@ pub(super) enum Step {
 
 enum Shape {
     Raw,
-    Form(Form),
+    Form(Box<Form>),
 }
 
 /// One upload.
@@ -96,7 +96,7 @@ impl Intake {
                 length = attempted.filter(|_| is_plain);
                 Shape::Raw
             }
-            form if form.starts_with("multipart/") => Shape::Form(form_of(kind)?),
+            form if form.starts_with("multipart/") => Shape::Form(Box::new(form_of(kind)?)),
             _ => return Err(Error::ContentType(kind.to_owned())),
         };
         let order = Order { user, metadata, attempted, length, locks: transfers.locks.clone() };

@@ -76,14 +76,12 @@ impl Transfers {
     /// Answers `POST /files`: writes one raw body or the files of a form, and lists what was written.
     pub async fn upload(&self, query: FileQuery, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let is_waiting = parts.headers.contains_key(header::EXPECT);
         let mut arrival = Arrival::new(body, self.idle_limit);
         match upload::receive(self, query, parts.headers, &mut arrival).await {
             Ok(written) => json(&written, ""),
             Err(error) => {
-                // A client that still sends would lose the answer to a reset connection. One that waits for
-                // "100 Continue" has nothing under way.
-                if !is_waiting {
+                // A client that still sends would lose the answer to a reset connection.
+                if !matches!(error, Error::Stalled(_)) {
                     arrival.drain().await;
                 }
                 error.into()

@@ -39,7 +39,7 @@ fn negotiate(accept: &str) -> Accepted {
         "*" | "gzip" => Some(Encoding::Gzip),
         _ => None,
     });
-    Accepted { best: best.or(identity.then_some(Encoding::Identity)), identity }
+    Accepted { best: best.or_else(|| identity.then_some(Encoding::Identity)), identity }
 }
 
 fn parse_choice(element: &str) -> (String, f64) {

@@ -101,7 +101,8 @@ mod tests {
         for header in ["bytes=10-", "bytes=50-60", "bytes=10-12,20-", "bytes=-0"] {
             assert_eq!(of(header, 10), Err(RangeError::BehindEnd), "{header}");
         }
-        for header in ["", "bytes", "lines=1-2", "bytes=5-2", "bytes=a-b", "bytes=--1", "bytes=1", "bytes=+1-2", "bytes=-"]
+        for header in
+            ["", "bytes", "lines=1-2", "bytes=5-2", "bytes=a-b", "bytes=--1", "bytes=1", "bytes=+1-2", "bytes=-"]
         {
             assert_eq!(of(header, 10), Err(RangeError::Malformed), "{header}");
         }
