@@ -1,3 +1,5 @@
 //! Files: the filesystem service, uploads and downloads, watches.
 
+pub mod metadata;
 pub mod path;
+pub mod transfer;
