@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::Stream;
 use http_body::{Body, Frame};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, metadata::MetadataMap};
 
 use super::{
@@ -65,8 +65,12 @@ where
         let Some(stream) = &mut this.stream else {
             return Poll::Ready(None);
         };
-        // The clock comes first: a stream that always has something to say must end too.
-        let expired = this.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+        // The clock comes first: a stream that always has something to say must end too, and while it says it
+        // the timer may get no chance to fire.
+        let expired = this
+            .deadline
+            .as_mut()
+            .is_some_and(|sleep| sleep.deadline() <= Instant::now() || sleep.as_mut().poll(cx).is_ready());
         let next = if expired {
             Poll::Ready(Some(Err(ProtocolError::DeadlineExceeded.into())))
         } else {
