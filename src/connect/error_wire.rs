@@ -75,18 +75,8 @@ struct WireDetail {
 struct EndOfStream<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<WireError<'a>>,
-    #[serde(skip_serializing_if = "NoMetadata::no_metadata", serialize_with = "write_metadata")]
+    #[serde(skip_serializing_if = "HeaderMap::is_empty", serialize_with = "write_metadata")]
     metadata: HeaderMap,
-}
-
-trait NoMetadata {
-    fn no_metadata(&self) -> bool;
-}
-
-impl NoMetadata for HeaderMap {
-    fn no_metadata(&self) -> bool {
-        self.is_empty()
-    }
 }
 
 fn write_metadata<S: Serializer>(metadata: &HeaderMap, serializer: S) -> Result<S::Ok, S::Error> {
@@ -125,10 +115,10 @@ pub(super) fn metadata_headers(metadata: MetadataMap) -> HeaderMap {
     headers
 }
 
-/// The JSON of the frame that ends a stream.
-pub(super) fn end_of_stream(outcome: Result<(), &Status>, trailers: MetadataMap) -> Vec<u8> {
+/// The JSON of the frame that ends a stream, well or with a failure.
+pub(super) fn end_of_stream(failure: Option<&Status>, trailers: MetadataMap) -> Vec<u8> {
     let mut metadata = metadata_headers(trailers);
-    let error = outcome.err().map(|status| {
+    let error = failure.map(|status| {
         append(&mut metadata, metadata_headers(status.metadata().clone()));
         wire_error(status)
     });
@@ -199,7 +189,7 @@ pub fn error_response(request: &(impl RequestHead + ?Sized), status: Status) -> 
     let sent = header_text(headers, STREAM_ENCODING);
     let accepted = header_text(headers, ACCEPT_STREAM_ENCODING);
     let Encodings { response: encoding, .. } = negotiate(sent.as_deref(), accepted.as_deref()).unwrap_or_default();
-    let frame = FrameWriter::new(encoding).end(&end_of_stream(Err(&status), MetadataMap::new()));
+    let frame = FrameWriter::new(encoding).end(&end_of_stream(Some(&status), MetadataMap::new()));
     let mut response = Response::new(Body::new(Full::new(frame)));
     stream_headers(response.headers_mut(), encoding);
     if let Some(value) = headers.get(CONTENT_TYPE) {
@@ -228,12 +218,12 @@ mod tests {
         status.metadata_mut().insert("x-reason", "because".parse().unwrap());
         status.metadata_mut().append("x-reason", "really".parse().unwrap());
         status.metadata_mut().insert("grpc-secret", "internal".parse().unwrap());
-        let json = String::from_utf8(end_of_stream(Err(&status), MetadataMap::new())).unwrap();
+        let json = String::from_utf8(end_of_stream(Some(&status), MetadataMap::new())).unwrap();
         assert_eq!(
             json,
             r#"{"error":{"code":"aborted","message":"no <way>","details":[{"type":"a.B","value":"CgF4/w"}]},"metadata":{"x-reason":["because","really"]}}"#
         );
-        assert_eq!(end_of_stream(Ok(()), MetadataMap::new()), b"{}");
+        assert_eq!(end_of_stream(None, MetadataMap::new()), b"{}");
     }
 
     #[test]

@@ -45,10 +45,10 @@ impl<S, M> Messages<S, M> {
         Self { stream: Some(Box::pin(stream)), deadline, writer, codec, write_json, trailers }
     }
 
-    fn end(&mut self, outcome: Result<(), Status>) -> Bytes {
+    fn end(&mut self, failure: Option<&Status>) -> Bytes {
         self.stream = None;
         self.deadline = None;
-        self.writer.end(&end_of_stream(outcome.as_ref().map(|()| ()), std::mem::take(&mut self.trailers)))
+        self.writer.end(&end_of_stream(failure, std::mem::take(&mut self.trailers)))
     }
 }
 
@@ -82,9 +82,9 @@ where
             Poll::Ready(Some(Ok(message))) => this
                 .writer
                 .message(|out| encode(codec, &message, write_json, out))
-                .unwrap_or_else(|error| this.end(Err(error.into()))),
-            Poll::Ready(Some(Err(status))) => this.end(Err(status)),
-            Poll::Ready(None) => this.end(Ok(())),
+                .unwrap_or_else(|error| this.end(Some(&error.into()))),
+            Poll::Ready(Some(Err(status))) => this.end(Some(&status)),
+            Poll::Ready(None) => this.end(None),
         };
         Poll::Ready(Some(Ok(Frame::data(frame))))
     }

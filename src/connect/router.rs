@@ -149,6 +149,19 @@ impl Router {
     }
 
     /// Adds the methods of one service under `/name/`; each handler gets the service and the request.
+    ///
+    /// ```
+    /// use envd::{connect::Router, proto::process::process_server::Process};
+    ///
+    /// fn routes(service: impl Process) -> Router {
+    ///     Router::new().service("process.Process", service, |methods| {
+    ///         methods
+    ///             .unary("List", |s, r| async move { s.list(r).await })
+    ///             .server_stream("Start", |s, r| async move { s.start(r).await })
+    ///             .client_stream("StreamInput", |s, r| async move { s.stream_input(r).await })
+    ///     })
+    /// }
+    /// ```
     #[must_use]
     pub fn service<T>(self, name: &str, service: T, register: impl FnOnce(Methods<T>) -> Methods<T>) -> Self
     where

@@ -120,7 +120,7 @@ where
             response
         }
         Err(status) => {
-            let end: Bytes = writer.end(&end_of_stream(Err(&status), MetadataMap::new()));
+            let end: Bytes = writer.end(&end_of_stream(Some(&status), MetadataMap::new()));
             Response::new(Body::new(Full::new(end)))
         }
     };

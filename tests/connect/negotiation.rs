@@ -17,6 +17,13 @@ async fn only_post_is_allowed() {
 }
 
 #[tokio::test]
+async fn calls_can_run_as_tasks() {
+    let router = router().0;
+    let call = tokio::spawn(async move { collect(router.call(request("Unary", JSON, &[], "{}")).await).await });
+    assert_eq!(call.await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn unknown_paths_are_not_found() {
     assert!(!router().0.has("/example.Example/Nothing") && router().0.has("/example.Example/Chat"));
     let reply = call("Nothing", JSON, &[], "{}").await;

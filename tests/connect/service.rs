@@ -27,7 +27,7 @@ pub struct Order {
     /// The code to fail with at the end; 0 for success.
     #[prost(int32, tag = "3")]
     pub fail: i32,
-    /// Stay silent for ever after the responses.
+    /// Streams only: stay silent for ever after the responses.
     #[prost(bool, tag = "4")]
     pub hang: bool,
 }
@@ -108,9 +108,6 @@ impl Example {
         let order = request.get_ref();
         if order.fail != 0 {
             return Err(failure(order));
-        }
-        if order.hang {
-            std::future::pending::<()>().await;
         }
         let mut text = order.text.clone();
         if let Some(Deadline { limit, .. }) = request.extensions().get() {
