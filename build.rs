@@ -26,20 +26,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     json.register_descriptors(&encoded)?;
     json.ignore_unknown_fields();
     json.build(&PACKAGES)?;
-    tolerate_unknown_signals()
+    tolerate_unknown_signals()?;
+    write_timestamps_with_z()
 }
 
 /// The protobuf JSON mapping asks parsers that ignore unknown fields to drop unknown enum names and to keep
 /// unknown enum numbers. pbjson rejects both. `Signal` is the one enum that clients send, so its field is
 /// routed through [`crate::proto::json_enum`].
 fn tolerate_unknown_signals() -> Result<(), Box<dyn Error>> {
-    let path = PathBuf::from(env::var("OUT_DIR")?).join("process.serde.rs");
-    let generated = fs::read_to_string(&path)?;
-    let strict = "map_.next_value::<Signal>()? as i32";
-    let tolerant = "map_.next_value::<crate::proto::json_enum::Open<Signal>>()?.number()";
-    if generated.matches(strict).count() != 1 {
-        return Err("pbjson changed how it reads enum fields: adapt tolerate_unknown_signals".into());
+    replace_once(
+        "process.serde.rs",
+        "map_.next_value::<Signal>()? as i32",
+        "map_.next_value::<crate::proto::json_enum::Open<Signal>>()?.number()",
+    )
+}
+
+/// pbjson writes timestamps with the offset `+00:00`, the mapping wants `Z`: see [`crate::proto::timestamp`].
+fn write_timestamps_with_z() -> Result<(), Box<dyn Error>> {
+    replace_once(
+        "filesystem.serde.rs",
+        r#"struct_ser.serialize_field("modifiedTime", v)?"#,
+        r#"struct_ser.serialize_field("modifiedTime", &crate::proto::timestamp::Rfc3339(v))?"#,
+    )
+}
+
+fn replace_once(file: &str, generated: &str, ours: &str) -> Result<(), Box<dyn Error>> {
+    let path = PathBuf::from(env::var("OUT_DIR")?).join(file);
+    let code = fs::read_to_string(&path)?;
+    if code.matches(generated).count() != 1 {
+        return Err(format!("pbjson changed what it writes to {file}: adapt build.rs for {generated}").into());
     }
-    fs::write(&path, generated.replace(strict, tolerant))?;
+    fs::write(&path, code.replace(generated, ours))?;
     Ok(())
 }
