@@ -65,7 +65,7 @@ use super::{
     error::{FilesystemError, is_missing},
     path::clean,
 };
-use crate::{proto::filesystem::FilesystemEvent, system::identity::Identity};
+use crate::{proto::filesystem::FilesystemEvent, sys, system::identity::Identity};
 
 /// How a directory is to be watched.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,7 +112,7 @@ impl Watches {
     /// What inotify_init(2) reports, such as EMFILE.
     pub fn start(identity: Identity) -> io::Result<Self> {
         let queue = Queue::new()?;
-        let readable = AsyncFd::with_interest(queue.descriptor(), Interest::READABLE)?;
+        let readable = sys::descriptor::watch(queue.descriptor()?, Interest::READABLE)?;
         let stopping = watch::Sender::new(false);
         let inner = Arc::new(Inner {
             tree: Mutex::new(Tree::new(queue, identity)),
@@ -213,7 +213,7 @@ impl Watcher {
 }
 
 /// Processes events as they come, until the watches are dropped.
-async fn read_events(readable: AsyncFd<Arc<OwnedFd>>, inner: Weak<Inner>, mut stopping: watch::Receiver<bool>) {
+async fn read_events(readable: AsyncFd<OwnedFd>, inner: Weak<Inner>, mut stopping: watch::Receiver<bool>) {
     loop {
         let mut guard = tokio::select! {
             ready = readable.readable() => match ready {

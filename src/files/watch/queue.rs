@@ -7,7 +7,6 @@ use std::{
     mem::MaybeUninit,
     os::unix::ffi::OsStrExt,
     path::Path,
-    sync::Arc,
 };
 
 use rustix::{
@@ -38,7 +37,7 @@ pub(super) struct KernelEvent {
 /// The one inotify instance.
 #[derive(Debug)]
 pub(super) struct Queue {
-    fd: Arc<OwnedFd>,
+    fd: OwnedFd,
     /// Read and not processed yet.
     pub pending: VecDeque<KernelEvent>,
     last_number: u64,
@@ -47,12 +46,12 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new() -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        Ok(Self { fd: Arc::new(fd), pending: VecDeque::new(), last_number: 0 })
+        Ok(Self { fd, pending: VecDeque::new(), last_number: 0 })
     }
 
-    /// For waiting until there is something to read.
-    pub(super) fn descriptor(&self) -> Arc<OwnedFd> {
-        self.fd.clone()
+    /// A duplicate, for waiting until there is something to read.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
     }
 
     /// The number of the last event read.
@@ -63,7 +62,7 @@ impl Queue {
     /// Reads what is queued into `pending`. `false`: there may be more.
     pub(super) fn fill(&mut self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
-        let mut reader = Reader::new(&*self.fd, &mut buffer);
+        let mut reader = Reader::new(&self.fd, &mut buffer);
         loop {
             if reader.is_buffer_empty() && self.pending.len() >= MAX_READ_AHEAD {
                 return false;
@@ -91,11 +90,11 @@ impl Queue {
 
     /// Watches a directory, or widens its watch; one watch for each inode, whatever the path.
     pub(super) fn watch(&self, path: &Path, flags: WatchFlags) -> Result<i32, Errno> {
-        inotify::add_watch(&*self.fd, path, flags | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD)
+        inotify::add_watch(&self.fd, path, flags | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD)
     }
 
     pub(super) fn unwatch(&self, watch: i32) {
         // Fails when the kernel was faster because the directory is gone.
-        let _ = inotify::remove_watch(&*self.fd, watch);
+        let _ = inotify::remove_watch(&self.fd, watch);
     }
 }
