@@ -232,3 +232,57 @@ async fn watcher_failures() {
     assert_eq!(failure(create("~bob".to_owned()).await).0, Code::InvalidArgument);
     assert_eq!(it.service.watches().count(), 0);
 }
+
+/// More directories than the kernel keeps events for; `None` where that would be too many to make.
+fn overflowing_count() -> Option<usize> {
+    let limit: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    (limit <= 100_000).then_some(limit + 2000)
+}
+
+// On this runtime the reader cannot run between two awaits, so the kernel's queue overflows for certain.
+#[tokio::test(flavor = "current_thread")]
+async fn a_plain_watcher_is_told_when_the_kernel_dropped_events_and_goes_on() {
+    let it = Fixture::new();
+    let Some(count) = overflowing_count() else { return };
+    let watcher = it.watch("", false).await;
+    for n in 0..count {
+        rustix::fs::mkdir(it.path(&format!("d{n}")), 0o755.into()).unwrap();
+    }
+    let events = watcher.events().await;
+    assert!(events.len() < count);
+    assert_eq!((events[0].as_str(), events.last().map(String::as_str)), ("d0 CREATE", Some(". WRITE")));
+    upload(&it.path("f"), b"x");
+    assert_eq!(watcher.events().await, ["f CREATE", "f CHMOD", "f WRITE"]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_recursive_watcher_finds_what_the_kernel_dropped() {
+    let it = Fixture::new();
+    let Some(count) = overflowing_count() else { return };
+    for path in ["gone/deep", "moved/deep", "kept"] {
+        fs::create_dir_all(it.path(path)).unwrap();
+    }
+    let watcher = it.watch("", true).await;
+    for n in 0..count {
+        rustix::fs::mkdir(it.path(&format!("d{n}")), 0o755.into()).unwrap();
+    }
+    fs::remove_dir_all(it.path("gone")).unwrap();
+    fs::rename(it.path("moved"), it.path("new")).unwrap();
+    upload(&it.path(&format!("d{}/f", count - 1)), b"x");
+    let mut counts = BTreeMap::<String, usize>::new();
+    let events = watcher.events().await;
+    for event in &events {
+        *counts.entry(event.clone()).or_default() += 1;
+    }
+    let once = |event: String| assert_eq!(counts.get(&event), Some(&1), "{event}");
+    (0..count).for_each(|n| once(format!("d{n} CREATE")));
+    for event in ["gone REMOVE", "gone/deep REMOVE", "moved REMOVE", "new CREATE", "new/deep CREATE", ". WRITE"] {
+        once(event.to_owned());
+    }
+    once(format!("d{}/f CREATE", count - 1));
+    assert_eq!(events.last().map(String::as_str), Some(". WRITE"));
+    for path in ["kept", "new/deep", &format!("d{}", count - 1)] {
+        fs::create_dir(it.path(path).join("x")).unwrap();
+        assert_eq!(watcher.events().await, [format!("{path}/x CREATE")]);
+    }
+}

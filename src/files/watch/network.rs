@@ -19,7 +19,7 @@ pub(super) fn refuse_network_mount(path: &Path) -> Result<(), FilesystemError> {
 
 /// The field is signed and its width depends on the machine; the magic number is its low 32 bits.
 fn is_network(magic: rustix::fs::FsWord) -> bool {
-    NETWORK.iter().any(|network| i64::from(magic) & 0xFFFF_FFFF == i64::from(*network))
+    NETWORK.iter().any(|network| magic & 0xFFFF_FFFF == i64::from(*network))
 }
 
 #[cfg(test)]

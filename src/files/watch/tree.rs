@@ -114,7 +114,7 @@ impl Tree {
     /// Gives a directory and everything below it a new name.
     pub(super) fn rename_tree(&mut self, key: Key, from: &Path, to: &Path) {
         for (old, watch) in self.subtree(key, from) {
-            let new = below(to, old.strip_prefix(from).unwrap_or(Path::new("")));
+            let new = below(to, old.strip_prefix(from).unwrap_or_else(|_| Path::new("")));
             if let Some(watcher) = self.watchers.get_mut(&key) {
                 watcher.directories.remove(&old);
                 watcher.directories.insert(new.clone(), watch);
