@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     config.bytes(["."]);
     config.compile_well_known_types();
-    config.extern_path(".google.protobuf", "::pbjson_types");
+    config.extern_path(".google.protobuf.Timestamp", "crate::proto::timestamp::Timestamp");
     tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
@@ -26,36 +26,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     json.register_descriptors(&encoded)?;
     json.ignore_unknown_fields();
     json.build(&PACKAGES)?;
-    tolerate_unknown_signals()?;
-    write_timestamps_with_z()
+    tolerate_unknown_signals()
 }
 
 /// The protobuf JSON mapping asks parsers that ignore unknown fields to drop unknown enum names and to keep
 /// unknown enum numbers. pbjson rejects both. `Signal` is the one enum that clients send, so its field is
 /// routed through [`crate::proto::json_enum`].
 fn tolerate_unknown_signals() -> Result<(), Box<dyn Error>> {
-    replace_once(
-        "process.serde.rs",
-        "map_.next_value::<Signal>()? as i32",
-        "map_.next_value::<crate::proto::json_enum::Open<Signal>>()?.number()",
-    )
-}
-
-/// pbjson writes timestamps with the offset `+00:00`, the mapping wants `Z`: see [`crate::proto::timestamp`].
-fn write_timestamps_with_z() -> Result<(), Box<dyn Error>> {
-    replace_once(
-        "filesystem.serde.rs",
-        r#"struct_ser.serialize_field("modifiedTime", v)?"#,
-        r#"struct_ser.serialize_field("modifiedTime", &crate::proto::timestamp::Rfc3339(v))?"#,
-    )
-}
-
-fn replace_once(file: &str, generated: &str, ours: &str) -> Result<(), Box<dyn Error>> {
-    let path = PathBuf::from(env::var("OUT_DIR")?).join(file);
-    let code = fs::read_to_string(&path)?;
-    if code.matches(generated).count() != 1 {
-        return Err(format!("pbjson changed what it writes to {file}: adapt build.rs for {generated}").into());
+    let path = PathBuf::from(env::var("OUT_DIR")?).join("process.serde.rs");
+    let generated = fs::read_to_string(&path)?;
+    let strict = "map_.next_value::<Signal>()? as i32";
+    let tolerant = "map_.next_value::<crate::proto::json_enum::Open<Signal>>()?.number()";
+    if generated.matches(strict).count() != 1 {
+        return Err("pbjson changed how it reads enum fields: adapt tolerate_unknown_signals".into());
     }
-    fs::write(&path, code.replace(generated, ours))?;
+    fs::write(&path, generated.replace(strict, tolerant))?;
     Ok(())
 }

@@ -4,4 +4,5 @@
 //! that users see is its `Display` text.
 
 mod caller;
+mod filesystem;
 mod transfer;
