@@ -1,5 +1,8 @@
-//! The machine around us: who its users are and what the platform has set.
+//! The machine around us: who its users are, what the platform has set, its clock and its figures.
 
 pub mod caller;
+pub mod clock;
 pub mod identity;
+pub mod logging;
+pub mod metrics;
 pub mod settings;

@@ -3,4 +3,6 @@
 //! Modules below `server` define their errors with `thiserror`; here each one gets its code, and the message
 //! that users see is its `Display` text.
 
+mod auth;
 mod caller;
+pub mod http;
