@@ -2,13 +2,14 @@
 
 use std::{
     env,
+    fmt::Display,
     io::{self, Write},
     process::ExitCode,
     thread,
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::anyhow;
 use envd::{
     config::{self, Command, Config},
     server::Server,
@@ -25,9 +26,11 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     let outcome = match config::parse(env::args_os().skip(1)) {
         Ok(Command::Serve(config)) => serve(*config),
-        Ok(Command::Print(text)) => io::stdout().write_all(text.as_bytes()).context("cannot print"),
+        Ok(Command::Print(text)) => {
+            io::stdout().write_all(text.as_bytes()).map_err(|error| anyhow!("cannot print: {error}"))
+        }
         Err(error) => {
-            complain(&error.into());
+            complain(&error);
             return ExitCode::from(USAGE);
         }
     };
@@ -51,7 +54,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
         .thread_name("envd-worker")
         .enable_all()
         .build()
-        .context("cannot start threads")?;
+        .map_err(|error| anyhow!("cannot start threads: {error}"))?;
     let outcome = runtime.block_on(async {
         let shutdown = shutdown_signal()?;
         Server::bind(config).await?.run(shutdown).await.map_err(anyhow::Error::from)
@@ -63,8 +66,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
 
 /// Completes at the first SIGTERM or SIGINT from now on.
 fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| anyhow!("cannot catch SIGTERM: {error}"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| anyhow!("cannot catch SIGINT: {error}"))?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -74,6 +77,6 @@ fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// One line; where even standard error is gone, the exit status is all there is.
-fn complain(error: &anyhow::Error) {
-    let _ = writeln!(io::stderr(), "envd: {error:#}");
+fn complain(error: &impl Display) {
+    let _ = writeln!(io::stderr(), "envd: {error}");
 }

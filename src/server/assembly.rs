@@ -2,7 +2,7 @@
 
 use std::{future, sync::Arc};
 
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use tonic::Status;
 
 use super::{
@@ -31,7 +31,7 @@ impl Procedures for None {
         Box::pin(async { not_found() })
     }
 
-    fn error(&self, _head: &Request<()>, status: Status) -> Response<Body> {
+    fn error(&self, _headers: &HeaderMap, status: Status) -> Response<Body> {
         text(http::StatusCode::UNAUTHORIZED, status.message())
     }
 }

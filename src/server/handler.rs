@@ -3,7 +3,7 @@
 use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, header};
 use tonic::Status;
 
 use crate::Body;
@@ -38,24 +38,15 @@ pub trait Procedures: Send + Sync + 'static {
     /// Calls the procedure under the path of the request, which must be one that [`Procedures::has`] names.
     fn call(&self, request: Request<Body>) -> Reply;
 
-    /// An error in the shape that the caller's protocol expects; `head` has the method, the URI, the version and
-    /// the headers that tell the protocol. Also used for requests to plain routes.
-    fn error(&self, head: &Request<()>, status: Status) -> Response<Body>;
+    /// An error in the shape that the caller's protocol expects, which the headers of its request tell. Also used for
+    /// requests to plain routes.
+    fn error(&self, headers: &HeaderMap, status: Status) -> Response<Body>;
 }
 
-/// What is left of a request for [`Procedures::error`] once the request itself has been handed on.
-pub(super) fn head_of(request: &Request<Body>) -> Request<()> {
-    let mut head = Request::new(());
-    head.method_mut().clone_from(request.method());
-    head.uri_mut().clone_from(request.uri());
-    *head.version_mut() = request.version();
-    // Payload-free: what a protocol is told from, and no credentials.
-    for name in ["content-type", "connect-protocol-version", "accept-encoding", "connect-accept-encoding"] {
-        for value in request.headers().get_all(name) {
-            head.headers_mut().append(name, value.clone());
-        }
-    }
-    head
+/// The headers that tell a protocol, kept for [`Procedures::error`] when the request itself is handed on.
+pub(super) fn protocol_headers(headers: &HeaderMap) -> HeaderMap {
+    let tell = |name: &HeaderName| *name == header::CONTENT_TYPE || name.as_str().starts_with("connect-");
+    headers.iter().filter(|(name, _)| tell(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Runs a handler so that a panic inside is its own request's failure only: `None`. The panic hook has logged it.

@@ -11,7 +11,7 @@ use super::{
     auth::Gate,
     cors,
     errors::http::{internal, method_not_allowed, not_found},
-    handler::{Handler, Procedures, Reply, SharedHandler, contain, head_of},
+    handler::{Handler, Procedures, Reply, SharedHandler, contain, protocol_headers},
     user,
 };
 use crate::{Body, system::identity::Identity};
@@ -80,7 +80,7 @@ impl Inner {
         match user::named(request.headers(), &self.identity) {
             Ok(Some(user)) => drop(request.extensions_mut().insert(user)),
             Ok(None) => {}
-            Err(error) => return self.procedures.error(&head_of(&request), error.into()),
+            Err(error) => return self.procedures.error(request.headers(), error.into()),
         }
         self.dispatch(request).await
     }
@@ -91,26 +91,25 @@ impl Inner {
             if request.method() != Method::POST {
                 return method_not_allowed([&Method::POST]);
             }
-            let head = head_of(&request);
+            let headers = protocol_headers(request.headers());
             return match contain(|| self.procedures.call(request)).await {
                 Some(response) => response,
-                None => self.procedures.error(&head, Status::internal("internal error")),
+                None => self.procedures.error(&headers, Status::internal("internal error")),
             };
         }
         match self.find(request.method(), path) {
             Ok(handler) => contain(|| handler.call(request)).await.unwrap_or_else(internal),
-            Err(refusal) => refusal,
+            Err(allowed) if allowed.is_empty() => not_found(),
+            Err(allowed) => method_not_allowed(allowed),
         }
     }
 
-    fn find(&self, method: &Method, path: &str) -> Result<&SharedHandler, Response<Body>> {
-        let routes: Vec<&Route> = self.table.iter().filter(|route| route.path == path).collect();
-        if routes.is_empty() {
-            return Err(not_found());
-        }
-        match routes.iter().find(|route| route.method == *method) {
+    /// The handler, or else the methods that the path has.
+    fn find(&self, method: &Method, path: &str) -> Result<&SharedHandler, Vec<&Method>> {
+        let routes = self.table.iter().filter(|route| route.path == path);
+        match routes.clone().find(|route| route.method == *method) {
             Some(route) => Ok(&route.handler),
-            None => Err(method_not_allowed(routes.iter().map(|route| &route.method))),
+            None => Err(routes.map(|route| &route.method).collect()),
         }
     }
 }

@@ -5,7 +5,7 @@
 )]
 
 use base64_simd::STANDARD;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 
 use super::*;
@@ -26,7 +26,7 @@ impl Procedures for Stub {
         Box::pin(async move { text(StatusCode::OK, "called") })
     }
 
-    fn error(&self, _head: &Request<()>, status: Status) -> Response<Body> {
+    fn error(&self, _headers: &HeaderMap, status: Status) -> Response<Body> {
         text(StatusCode::IM_A_TEAPOT, format!("{:?}: {}", status.code(), status.message()))
     }
 }

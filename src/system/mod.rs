@@ -5,4 +5,5 @@ pub mod clock;
 pub mod identity;
 pub mod logging;
 pub mod metrics;
+pub mod runtime_dir;
 pub mod settings;
