@@ -29,9 +29,11 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// How often it asks again.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long what was sent may stay unacknowledged, or unread by a peer with full buffers, before the connection
-/// is given up (`TCP_USER_TIMEOUT`, tcp(7)). Without it, a peer that vanished is noticed after many minutes.
-const GIVE_UP_MILLIS: u32 = 30_000;
+/// How long what was sent may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`, tcp(7)).
+/// Without it, a peer that vanished is noticed after a quarter of an hour, and its commands stand still that long.
+/// Linux gives up a peer with full buffers after the same time even if it answers, so that a client may pause no
+/// longer than this while output waits for it.
+const GIVE_UP_MILLIS: u32 = 120_000;
 
 /// How long the owner of a socket file may take to answer before it counts as alive.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod handler;
 pub mod init;
 pub mod listen;
+mod procedures;
 pub mod routes;
 pub mod serve;
 mod status;
