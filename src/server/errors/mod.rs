@@ -3,6 +3,8 @@
 //! Modules below `server` define their errors with `thiserror`; here each one gets its code, and the message
 //! that users see is its `Display` text.
 
+mod auth;
 mod caller;
 mod filesystem;
 mod transfer;
+pub mod http;
