@@ -4,3 +4,4 @@
 //! that users see is its `Display` text.
 
 mod caller;
+mod process;
