@@ -72,9 +72,7 @@ pub enum ProcessError {
     #[error("error writing to tty: tty not assigned to process — input should be written to the stdin, not the tty")]
     NoTerminal,
     /// Standard input for a process with a terminal.
-    #[error(
-        "error writing to stdin: tty assigned to process — input should be written to the pty, not the stdin"
-    )]
+    #[error("error writing to stdin: tty assigned to process — input should be written to the pty, not the stdin")]
     IsTerminal,
     /// Standard input was not asked for or is closed.
     #[error("error writing to stdin: stdin not enabled or closed")]

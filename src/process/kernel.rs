@@ -1,14 +1,7 @@
 //! Code kernels as processes of the agent: started as the default user through the one spawn function, reaped by
 //! the one reaper, and not listed among the processes of the service.
 
-use std::{
-    ffi::OsString,
-    fs::OpenOptions,
-    io,
-    os::fd::AsFd,
-    path::Path,
-    sync::Arc,
-};
+use std::{ffi::OsString, fs::OpenOptions, io, os::fd::AsFd, path::Path, sync::Arc};
 
 use kernel_bridge::{KernelCommand, KernelProcess, Spawner, spawner::BoxFuture};
 

@@ -200,7 +200,12 @@ pub(super) fn data(output: &Output) -> &Bytes {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a failed expectation is the test's failure")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a failed expectation is the test's failure"
+)]
 mod tests {
     use proptest::prelude::*;
 
@@ -336,7 +341,8 @@ mod tests {
     ) -> Result<bool, TestCaseError> {
         match log.take(id) {
             Taken::Output(output) => {
-                let number = usize::try_from(log.cursors.iter().find(|cursor| cursor.id == id.0).unwrap().next).unwrap() - 1;
+                let number =
+                    usize::try_from(log.cursors.iter().find(|cursor| cursor.id == id.0).unwrap().next).unwrap() - 1;
                 prop_assert_eq!(Some(data(&output)), written.get(number));
                 prop_assert!(position.is_none_or(|expected| expected == number), "a gap that nobody told");
                 *position = Some(number + 1);

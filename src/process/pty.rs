@@ -43,11 +43,13 @@ pub(super) fn open(size: Option<pty::Size>, user: &User) -> io::Result<Pair> {
     let missing = || io::Error::other("the terminal has no device");
     let path = pair.master.tty_name().ok_or_else(missing)?;
     let master = duplicate(pair.master.as_raw_fd().ok_or_else(missing)?)?;
-    if rustix::process::geteuid().is_root() {
-        // The group is what devpts was mounted with, usually `tty`.
-        std::os::unix::fs::chown(&path, Some(user.uid), None)?;
+    // The group stays what devpts was mounted with, usually `tty`. A machine that forbids this has terminals that
+    // cannot be opened by name, which is no reason to have none.
+    let given = std::os::unix::fs::chown(&path, Some(user.uid), None)
+        .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(SLAVE_MODE)));
+    if let Err(error) = given {
+        tracing::warn!(terminal = %path.display(), user = user.name, %error, "cannot give the terminal to its user");
     }
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(SLAVE_MODE))?;
     // O_NOCTTY: it must not become the agent's own terminal.
     let slave = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&path)?;
     Ok(Pair { terminal: Terminal { master: Mutex::new(Some(pair.master)) }, master, slave })

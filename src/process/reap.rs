@@ -47,7 +47,8 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Child {
     pid: u32,
-    pidfd: OwnedFd,
+    /// Until nobody will ask for this child any more.
+    pidfd: Mutex<Option<Arc<OwnedFd>>>,
     reaped: AtomicBool,
     status: watch::Sender<Option<ExitStatus>>,
 }
@@ -86,8 +87,12 @@ impl Reaper {
 
     /// Takes over a child. Needs a tokio runtime.
     pub(super) fn adopt(&self, pid: u32, pidfd: OwnedFd) -> Arc<Child> {
-        let child =
-            Arc::new(Child { pid, pidfd, reaped: AtomicBool::new(false), status: watch::Sender::new(None) });
+        let child = Arc::new(Child {
+            pid,
+            pidfd: Mutex::new(Some(Arc::new(pidfd))),
+            reaped: AtomicBool::new(false),
+            status: watch::Sender::new(None),
+        });
         self.lock().children.insert(pid, child.clone());
         let (reaper, watched) = (self.clone(), child.clone());
         tokio::spawn(async move {
@@ -107,9 +112,10 @@ impl Reaper {
     }
 
     fn reap(&self, child: &Arc<Child>) {
+        let Some(pidfd) = child.pidfd() else { return };
         let waited = loop {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            match rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), options) {
+            match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other,
             }
@@ -209,7 +215,7 @@ impl Child {
     /// # Errors
     /// As kill(2), without ESRCH.
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
-        gone_is_fine(sys::signal::send(self.pidfd.as_fd(), signal))
+        self.pidfd().map_or(Ok(()), |pidfd| gone_is_fine(sys::signal::send(pidfd.as_fd(), signal)))
     }
 
     /// Sends a signal to the process group that this child leads. An empty group is a success.
@@ -217,7 +223,8 @@ impl Child {
     /// # Errors
     /// As kill(2), without ESRCH.
     pub(super) fn signal_group(&self, signal: i32) -> io::Result<()> {
-        match sys::signal::send_to_group(self.pidfd.as_fd(), signal) {
+        let Some(pidfd) = self.pidfd() else { return Ok(()) };
+        match sys::signal::send_to_group(pidfd.as_fd(), signal) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !self.reaped.load(Ordering::Acquire) => {
                 gone_is_fine(sys::signal::send_to_group_number(self.pid, signal))
             }
@@ -225,16 +232,27 @@ impl Child {
         }
     }
 
+    /// Lets the descriptor go once the status is known; signals have no effect from then on.
+    pub(super) fn forget(&self) {
+        if self.reaped.load(Ordering::Acquire) {
+            self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
+    fn pidfd(&self) -> Option<Arc<OwnedFd>> {
+        self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     async fn ended(&self) -> io::Result<()> {
-        let pidfd = sys::descriptor::watch_borrowed(self.pidfd.as_fd(), Interest::READABLE)?;
-        pidfd.readable().await.map(|_ready| ())
+        let Some(pidfd) = self.pidfd() else { return Ok(()) };
+        let watched = sys::descriptor::watch_borrowed(pidfd.as_fd(), Interest::READABLE)?;
+        watched.readable().await.map(|_ready| ())
     }
 
     fn block_until_ended(&self) {
+        let Some(pidfd) = self.pidfd() else { return };
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while let Err(rustix::io::Errno::INTR) =
-            rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options)
-        {}
+        while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {}
     }
 }
 

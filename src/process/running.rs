@@ -103,6 +103,7 @@ impl Process {
 
     /// Lets go of every descriptor.
     fn close(&self) {
+        self.child.forget();
         self.input.abandon();
         if let Some(terminal) = &self.terminal {
             terminal.close();

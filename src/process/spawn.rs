@@ -125,9 +125,8 @@ pub(super) fn spawn(program: &Program<'_>, reaper: &Reaper) -> Result<Arc<Child>
     let user = program.user;
     let groups: Vec<u32> = std::iter::once(user.gid).chain(user.groups.iter().copied()).collect();
     // Without root privileges the agent serves nobody but the user it is, so there is nothing to change.
-    let credentials = rustix::process::geteuid()
-        .is_root()
-        .then_some(Credentials { uid: user.uid, gid: user.gid, groups: &groups });
+    let credentials =
+        rustix::process::geteuid().is_root().then_some(Credentials { uid: user.uid, gid: user.gid, groups: &groups });
     let launch = Launch {
         programs: &programs,
         argv: &argv,

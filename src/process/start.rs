@@ -90,7 +90,7 @@ pub(super) fn start(
             let command = command_line(&config);
             ProcessError::StartTerminal { command, dir: cwd.clone(), cols: size.cols, rows: size.rows, source }
         }),
-        None => start_with_pipes(stdin.unwrap_or(true), launch)
+        None => start_with_pipes(stdin.unwrap_or(true), user, launch)
             .map_err(|source| ProcessError::Start { command: command_line(&config), source }),
     }?;
 
@@ -106,9 +106,20 @@ pub(super) fn start(
 
 fn start_with_pipes(
     stdin: bool,
+    user: &User,
     spawn: impl FnOnce([BorrowedFd<'_>; 3], Leads) -> Result<Arc<Child>, SpawnError>,
 ) -> Result<Started, SpawnError> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| SpawnError::Pipe(error.into()));
+    let pipe = || {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| SpawnError::Pipe(error.into()))?;
+        // A pipe belongs to who made it, and `/dev/stderr` opens it by name: without this only root can.
+        if user.uid != 0 && rustix::process::geteuid().is_root() {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
+            if let Err(error) = rustix::fs::fchown(&writer, Some(uid), Some(gid)) {
+                tracing::debug!(%error, "cannot give a pipe to its user");
+            }
+        }
+        Ok((reader, writer))
+    };
     let (stdout, child_stdout) = pipe()?;
     let (stderr, child_stderr) = pipe()?;
     let (input, child_stdin) = if stdin {
@@ -118,7 +129,8 @@ fn start_with_pipes(
         (None, OwnedFd::from(open_null()?))
     };
     // Everything that can fail on our side comes before there is a child to lose.
-    let input = input.map(|input| watch(input, Interest::WRITABLE)).transpose().map_err(SpawnError::Pipe)?.map(Arc::new);
+    let input =
+        input.map(|input| watch(input, Interest::WRITABLE)).transpose().map_err(SpawnError::Pipe)?.map(Arc::new);
     let source = |channel, fd| {
         let fd = watch(fd, Interest::READABLE).map_err(SpawnError::Pipe)?;
         Ok(Source::new(channel, Arc::new(fd)))

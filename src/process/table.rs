@@ -59,9 +59,9 @@ impl Table {
     pub(super) fn insert(&self, process: Arc<Process>) {
         let mut state = self.lock();
         let (pid, tag) = (process.pid(), process.tag.as_deref());
-        state.ended.retain(|ended| {
-            ended.process.pid() != pid && (tag.is_none() || ended.process.tag.as_deref() != tag)
-        });
+        state
+            .ended
+            .retain(|ended| ended.process.pid() != pid && (tag.is_none() || ended.process.tag.as_deref() != tag));
         state.pids.insert(pid, process.serial);
         state.live.insert(process.serial, process.clone());
     }

@@ -40,13 +40,7 @@ pub fn send_to_group_number(leader: u32, signal: i32) -> io::Result<()> {
 fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: the siginfo pointer may be null, and nothing else is touched.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            ptr::null::<libc::siginfo_t>(),
-            flags,
-        )
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), flags)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -57,9 +51,7 @@ pub fn keep_child_statuses() {
     // SAFETY: an all-zero sigaction is valid, `current` outlives the call, and the old action is only compared.
     unsafe {
         let mut current: libc::sigaction = std::mem::zeroed();
-        if libc::sigaction(libc::SIGCHLD, ptr::null(), &raw mut current) == 0
-            && current.sa_sigaction == libc::SIG_IGN
-        {
+        if libc::sigaction(libc::SIGCHLD, ptr::null(), &raw mut current) == 0 && current.sa_sigaction == libc::SIG_IGN {
             libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         }
     }

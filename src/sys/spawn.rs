@@ -115,16 +115,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 8] = [
-        Self::Clone,
-        Self::Session,
-        Self::Stdio,
-        Self::Groups,
-        Self::Gid,
-        Self::Uid,
-        Self::Chdir,
-        Self::Exec,
-    ];
+    const ALL: [Self; 8] =
+        [Self::Clone, Self::Session, Self::Stdio, Self::Groups, Self::Gid, Self::Uid, Self::Chdir, Self::Exec];
 }
 
 /// Why there is no child.
@@ -143,6 +135,8 @@ const SIGNAL_SET_BYTES: usize = 8;
 const ALL_SIGNALS: u64 = u64::MAX;
 /// Best-effort class, level 4 (ioprio_set(2)).
 const IO_PRIORITY: c_int = (2 << 13) | 4;
+/// The same number on both architectures; the C libraries only disagree about its type.
+const TIOCSCTTY: c_long = 0x540e;
 const IO_PRIORITY_OF_PROCESS: c_int = 1;
 
 /// What the child reads, and the one thing it writes.
@@ -174,7 +168,7 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Spawned, Failure> {
         if fd.as_raw_fd() <= 2 {
             *raised = Some(duplicate_above_standard(*fd).map_err(prepared)?);
         }
-        *number = raised.as_ref().map_or(fd.as_raw_fd(), OwnedFd::as_raw_fd);
+        *number = raised.as_ref().map_or_else(|| fd.as_raw_fd(), OwnedFd::as_raw_fd);
     }
     let programs: Vec<*const c_char> = launch.programs.iter().map(|program| program.as_ptr()).collect();
     let argv = null_terminated(launch.argv);
@@ -296,7 +290,7 @@ unsafe fn become_child(plan: &Plan<'_>) -> Result<(), Stage> {
             check(libc::syscall(libc::SYS_dup3, source, target, 0), Stage::Stdio)?;
         }
         if plan.leads == Leads::Terminal {
-            check(libc::syscall(libc::SYS_ioctl, 0, libc::TIOCSCTTY as c_long, 0), Stage::Session)?;
+            check(libc::syscall(libc::SYS_ioctl, 0, TIOCSCTTY, 0), Stage::Session)?;
         }
         set_priorities();
         if let Some(credentials) = plan.credentials {
@@ -465,7 +459,8 @@ mod tests {
 
     #[test]
     fn the_first_executable_candidate_runs() {
-        let (code, output) = run(&["/nonexistent/sh", "/etc/passwd", "/bin/sh"], &["sh", "-c", "echo $A"], Absent::Fails);
+        let (code, output) =
+            run(&["/nonexistent/sh", "/etc/passwd", "/bin/sh"], &["sh", "-c", "echo $A"], Absent::Fails);
         assert_eq!((code.unwrap(), output.as_str()), (0, "1\n"));
     }
 
