@@ -17,7 +17,7 @@ use tonic::Request;
 async fn orphans_are_reaped_and_every_status_finds_its_owner() {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let identity = Identity::system();
-    let settings = Settings::new(identity.own().name.clone(), None, [].into());
+    let settings = Settings::new(identity.own().name.clone(), Some("/".to_owned()), [].into());
     let service = ProcessService::new(Processes::start(identity, settings).unwrap());
 
     let runs = (0..200).map(|number: i32| {

@@ -356,16 +356,25 @@ unsafe fn execute(plan: &Plan<'_>) -> c_int {
             }
         }
         match last {
-            libc::EACCES => denied = true,
+            // A directory of the PATH that may not be searched holds nothing for this user.
+            // SAFETY: a raw system call on a valid string.
+            libc::EACCES => denied |= !search || unsafe { exists(*program) },
             libc::ENOENT | libc::ENOTDIR => {}
             _ => return last,
         }
     }
     match last {
         _ if denied => libc::EACCES,
-        libc::ENOTDIR if search => libc::ENOENT,
+        libc::ENOTDIR | libc::EACCES if search => libc::ENOENT,
         _ => last,
     }
+}
+
+/// # Safety
+/// The path is a valid string.
+unsafe fn exists(path: *const c_char) -> bool {
+    // SAFETY: a raw system call on a valid string.
+    unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) == 0 }
 }
 
 /// # Safety

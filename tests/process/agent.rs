@@ -44,7 +44,8 @@ pub(crate) struct Told {
 impl Agent {
     pub(crate) fn new() -> Self {
         let identity = Identity::system();
-        let settings = Settings::new(identity.own().name.clone(), None, [].into());
+        // Not everybody who runs tests has a home.
+        let settings = Settings::new(identity.own().name.clone(), Some("/".to_owned()), [].into());
         let processes = Processes::start(identity.clone(), settings.clone()).unwrap();
         Self { service: ProcessService::new(processes.clone()), processes, settings, identity }
     }

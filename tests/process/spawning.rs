@@ -74,6 +74,22 @@ async fn the_program_is_looked_for_along_its_own_path() {
 }
 
 #[tokio::test]
+async fn a_program_in_a_directory_that_may_not_be_searched_is_missing() {
+    if !is_root() {
+        return;
+    }
+    let agent = Agent::new();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let path = format!("{}:/usr/bin", dir.path().display());
+    for name in ["no-such-program", "id"] {
+        let request = with_cwd(with_env(command(name, &["-un"]), "PATH", &path), "/");
+        let told = agent.start_as(request, "nobody").await.unwrap().all().await;
+        assert_eq!(told.exit_code(), if name == "id" { 0 } else { 127 });
+    }
+}
+
+#[tokio::test]
 async fn the_environment_has_exactly_what_it_should() {
     let agent = Agent::new();
     agent
@@ -127,7 +143,7 @@ async fn the_working_directory_is_entered_or_named_in_the_error() {
                    chdir /etc/passwd: not a directory";
     assert_error(error, Code::InvalidArgument, message);
     let told = agent.start(with_cwd(sh("pwd"), "")).await.unwrap().all().await;
-    assert_eq!(told.stdout(), format!("{}\n", agent.identity.own().home.display()));
+    assert_eq!(told.stdout(), "/\n", "the default directory");
     assert!(agent.list().await.is_empty());
 }
 
