@@ -14,6 +14,8 @@
 mod agent;
 #[path = "process/endings.rs"]
 mod endings;
+#[path = "process/faults.rs"]
+mod faults;
 #[path = "process/input.rs"]
 mod input;
 #[path = "process/kernels.rs"]

@@ -19,7 +19,7 @@ use crate::proto::process::process_event::{EndEvent, data_event::Output};
 const BUDGET_BYTES: usize = 4 * 1024 * 1024;
 
 /// The same while memory is short.
-const SQUEEZED_BUDGET_BYTES: usize = 256 * 1024;
+const SQUEEZED_BUDGET_BYTES: usize = 128 * 1024;
 
 /// What stays of the undelivered output of an ended process.
 const ENDED_BUDGET_BYTES: usize = 1024 * 1024;
