@@ -1,10 +1,6 @@
 //! The ZeroMQ sockets of one kernel process.
 
-use std::{
-    future::poll_fn,
-    path::Path,
-    time::Duration,
-};
+use std::{future::poll_fn, path::Path, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future};

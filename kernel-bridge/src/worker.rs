@@ -377,11 +377,7 @@ impl Worker {
                 interrupts.apply(kernel, &cell).await?;
             }
             let room = interrupts.is_some() || outbox.is_none_or(Outbox::has_room);
-            let deadlines = [
-                cell.deadline().filter(|_| room),
-                interrupts.as_ref().map(Interrupts::next),
-                hidden_limit,
-            ];
+            let deadlines = [cell.deadline().filter(|_| room), interrupts.as_ref().map(Interrupts::next), hidden_limit];
             let wake = deadlines.into_iter().flatten().min();
             tokio::select! {
                 event = kernel.next(room) => match event {
@@ -464,7 +460,10 @@ async fn drained(outbox: Option<&Outbox>) {
 fn environment_error(error: &ErrorReport) -> ErrorReport {
     ErrorReport {
         name: "EnvironmentNotSet".to_owned(),
-        value: format!("the environment variables could not be set, so the code did not run ({}: {})", error.name, error.value),
+        value: format!(
+            "the environment variables could not be set, so the code did not run ({}: {})",
+            error.name, error.value
+        ),
         traceback: Vec::new(),
     }
 }

@@ -204,8 +204,10 @@ async fn dropping_a_running_execution_interrupts_by_signal_or_by_message() {
         timeout(LIMIT, setup.diary.wait_for(&format!("{number}: sleep"))).await.expect("running");
         drop(running);
         assert_eq!(run(&context, "hi").await, [input(2), stdout("hi"), FINISHED]);
-        let seen: Vec<_> = setup.diary.entries().into_iter().filter(|entry| entry.starts_with(&number.to_string())).collect();
-        let expected = ["cwd /tmp", "GREETING=hello", "sleep", interrupt, "hi"].map(|entry| format!("{number}: {entry}"));
+        let seen: Vec<_> =
+            setup.diary.entries().into_iter().filter(|entry| entry.starts_with(&number.to_string())).collect();
+        let expected =
+            ["cwd /tmp", "GREETING=hello", "sleep", interrupt, "hi"].map(|entry| format!("{number}: {entry}"));
         assert_eq!(seen, expected);
     }
 }

@@ -77,8 +77,14 @@ mod tests {
     #[test]
     fn offsets_are_read_and_nonsense_is_refused() {
         assert_eq!(parse("1970-01-01T01:30:00+01:30"), Some(Timestamp { seconds: 0, nanos: 0 }));
-        for text in ["", "1970", "1970-02-30T00:00:00Z", "1970-01-01T24:00:00Z", "1970-01-01T00:00:00.Z", "é970-01-01T00:00:00Z"]
-        {
+        for text in [
+            "",
+            "1970",
+            "1970-02-30T00:00:00Z",
+            "1970-01-01T24:00:00Z",
+            "1970-01-01T00:00:00.Z",
+            "é970-01-01T00:00:00Z",
+        ] {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use crate::proto::timestamp::Timestamp;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use pbjson_types::Timestamp;
 use serde::Deserialize;
 use tracing::{info, warn};
 use zeroize::Zeroizing;

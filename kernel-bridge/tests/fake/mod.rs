@@ -107,8 +107,7 @@ impl Process {
         let exit = watch::Sender::new(None);
         let sigint = Arc::new(Notify::new());
         let task = connection.map(|connection| {
-            let kernel =
-                Kernel::new(number, Arc::clone(&diary), connection.clone(), exit.clone(), Arc::clone(&sigint));
+            let kernel = Kernel::new(number, Arc::clone(&diary), connection.clone(), exit.clone(), Arc::clone(&sigint));
             tokio::spawn(async move { kernel.await.run().await })
         });
         Self { number, diary, exit, sigint, task }

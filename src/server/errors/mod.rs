@@ -6,5 +6,6 @@
 mod auth;
 mod caller;
 mod filesystem;
-mod transfer;
 pub mod http;
+mod process;
+mod transfer;
