@@ -143,7 +143,8 @@ impl Bridge {
         };
         if launcher.spec.is_python() {
             let startup = self.startup().await;
-            let startup = startup.map_err(|error| CreateError::Start { name: name.clone(), reason: error.to_string() })?;
+            let startup =
+                startup.map_err(|error| CreateError::Start { name: name.clone(), reason: error.to_string() })?;
             for (key, value) in startup.env() {
                 // Matplotlib's settings are the user's business; IPython's folder is how a kernel finds us.
                 if key == "IPYTHONDIR" || launcher.env.iter().all(|(known, _)| *known != key) {

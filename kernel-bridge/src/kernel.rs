@@ -155,7 +155,8 @@ impl Launcher {
         let mut env: Vec<_> = self.spec.env.iter().map(|(key, value)| (key.into(), value.into())).collect();
         env.extend(self.env.iter().cloned());
         let mut argv = self.spec.command_line(&connection.file());
-        let command = KernelCommand { argv: argv.clone(), env, cwd: self.cwd.clone(), log: connection.log().to_owned() };
+        let command =
+            KernelCommand { argv: argv.clone(), env, cwd: self.cwd.clone(), log: connection.log().to_owned() };
         let mut spawned = spawn(&self.spawner, command.clone()).await;
         // Many systems call their only Python `python3`.
         if let (Err(error), Some(program)) = (&spawned, argv.first_mut())
