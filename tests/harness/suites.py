@@ -102,7 +102,8 @@ def sandboxed(suite: str, command: list[str]) -> tuple[int, str]:
 
 
 def preparations(suite: str) -> list[str]:
-    return [suite if suite.startswith("js-") else suite.removeprefix("python-")]
+    own = suite if suite.startswith("js-") else suite.removeprefix("python-")
+    return [own, "stubs"] if suite.endswith("newest") else [own]
 
 
 def run(suite: str) -> Outcome:
