@@ -55,6 +55,8 @@ pub(super) struct Log {
     written: u64,
     /// What the chunks cost, in bytes.
     cost: usize,
+    /// What all chunks ever have cost.
+    total_cost: u64,
     cursors: Vec<Cursor>,
     next_cursor: u64,
     /// Number of the first chunk that nobody has taken.
@@ -67,6 +69,8 @@ struct Chunk {
     output: Output,
     /// Bytes of output before this chunk.
     offset: u64,
+    /// What all chunks before this one have cost.
+    total_cost: u64,
 }
 
 #[derive(Debug)]
@@ -82,13 +86,10 @@ impl Log {
     /// Whether the process may write on. Always true when nobody is subscribed.
     pub(super) fn has_room(&self, budget: usize) -> bool {
         let Some(furthest) = self.furthest() else { return true };
-        let behind = self.index_of(furthest);
-        // The common case, and the exact sum is only needed when it matters.
-        if self.cost + CHUNK_LIMIT_BYTES <= budget {
-            return true;
-        }
-        let behind: usize = self.chunks.iter().skip(behind).map(Chunk::cost).sum();
-        behind == 0 || behind + CHUNK_LIMIT_BYTES <= budget
+        let next = self.chunks.get(self.index_of(furthest));
+        let behind = next.map_or(0, |chunk| self.total_cost - chunk.total_cost);
+        let behind = usize::try_from(behind).unwrap_or(usize::MAX);
+        behind == 0 || behind.saturating_add(CHUNK_LIMIT_BYTES) <= budget
     }
 
     /// Adds what one read returned; empty reads add nothing.
@@ -97,9 +98,10 @@ impl Log {
         if length == 0 {
             return;
         }
-        let chunk = Chunk { output, offset: self.written };
+        let chunk = Chunk { output, offset: self.written, total_cost: self.total_cost };
         self.written += length as u64;
         self.cost += chunk.cost();
+        self.total_cost += chunk.cost() as u64;
         self.chunks.push_back(chunk);
         self.shrink(budget);
     }

@@ -149,3 +149,76 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<
         Some(at) => timeout_at(at, work).await.unwrap_or_else(|_late| Err(ProcessError::DeadlineExceeded.into())),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
+mod tests {
+    use tonic::Code;
+
+    use super::{super::Processes, *};
+    use crate::{
+        proto::process::{
+            ProcessConfig, ProcessInput, ProcessSelector, process_event, process_input,
+            process_selector::Selector,
+            process_server::Process,
+            stream_input_request::{DataEvent, KeepAlive, StartEvent},
+        },
+        system::{identity::Identity, settings::Settings},
+    };
+
+    fn service() -> ProcessService {
+        let identity = Identity::system();
+        let settings = Settings::new(identity.own().name.clone(), Some("/".to_owned()), [].into());
+        ProcessService::new(Processes::start(identity, settings).unwrap())
+    }
+
+    fn select(pid: u32) -> Option<Event> {
+        let process = Some(ProcessSelector { selector: Some(Selector::Pid(pid)) });
+        Some(Event::Start(StartEvent { process }))
+    }
+
+    fn data(text: &'static str) -> Option<Event> {
+        let input = Some(process_input::Input::Stdin(text.into()));
+        Some(Event::Data(DataEvent { input: Some(ProcessInput { input }) }))
+    }
+
+    async fn feed(service: &ProcessService, events: Vec<Option<Event>>) -> Result<(), Status> {
+        let messages = events.into_iter().map(|event| Ok(StreamInputRequest { event }));
+        service.feed(futures_util::stream::iter(messages)).await
+    }
+
+    #[tokio::test]
+    async fn streamed_input_arrives_in_order() {
+        let service = service();
+        let config = ProcessConfig { cmd: "/bin/cat".into(), ..Default::default() };
+        let request = StartRequest { process: Some(config), ..Default::default() };
+        let mut events = service.start(Request::new(request)).await.unwrap().into_inner();
+        let Some(process_event::Event::Start(start)) = events.next().await.unwrap().unwrap().event.unwrap().event
+        else {
+            panic!("no start")
+        };
+        let keepalive = Some(Event::Keepalive(KeepAlive {}));
+        feed(&service, vec![select(start.pid), data("a"), keepalive, data("b"), data("")]).await.unwrap();
+        let process = Some(ProcessSelector { selector: Some(Selector::Pid(start.pid)) });
+        service.close_stdin(Request::new(CloseStdinRequest { process })).await.unwrap();
+        let mut output = Vec::new();
+        while let Some(event) = events.next().await {
+            if let Some(process_event::Event::Data(data)) = event.unwrap().event.unwrap().event {
+                let Some(process_event::data_event::Output::Stdout(data)) = data.output else { panic!("{data:?}") };
+                output.extend_from_slice(&data);
+            }
+        }
+        assert_eq!(output, b"ab");
+    }
+
+    #[tokio::test]
+    async fn odd_input_streams_get_their_codes() {
+        let service = service();
+        feed(&service, vec![]).await.unwrap();
+        let code = |result: Result<(), Status>| result.unwrap_err().code();
+        assert_eq!(code(feed(&service, vec![data("x")]).await), Code::FailedPrecondition);
+        assert_eq!(code(feed(&service, vec![select(999_999_999)]).await), Code::NotFound);
+        let error = feed(&service, vec![None]).await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Unimplemented, "invalid event type <nil>"));
+    }
+}

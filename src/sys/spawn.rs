@@ -329,7 +329,11 @@ unsafe fn assume(credentials: Credentials<'_>) -> Result<(), Stage> {
     let Credentials { uid, gid, groups } = credentials;
     // SAFETY: raw system calls; the group list is valid for its length.
     unsafe {
-        check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()), Stage::Groups)?;
+        let grouped = check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()), Stage::Groups);
+        // A user namespace may forbid it (user_namespaces(7)). Whoever stays the same user loses nothing then.
+        if errno() != libc::EPERM || libc::syscall(libc::SYS_geteuid) != c_long::from(uid) {
+            grouped?;
+        }
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid), Stage::Gid)?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid), Stage::Uid)
     }

@@ -39,12 +39,11 @@ async fn a_signal_reaches_the_whole_group_of_a_kernel() {
     let script = format!("sleep 1000 > {} & wait", fifo.display());
     let kernel = spawner.spawn(kernel(&script, dir.path())).await.unwrap();
     // Opens when the background child has it open, and ends when that child is gone.
-    let held = tokio::task::spawn_blocking(move || std::fs::read(&fifo).map(|read| read.len()));
-    let mut held = Box::pin(held);
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(300), &mut held).await.is_err());
+    let mut held = tokio::task::spawn_blocking(move || std::fs::File::open(&fifo).unwrap()).await.unwrap();
     kernel.signal_group(9).unwrap();
     assert_eq!(kernel.exited().await, "signal: killed");
-    assert_eq!(tokio::time::timeout(PATIENCE, held).await.unwrap().unwrap().unwrap(), 0);
+    let read = tokio::task::spawn_blocking(move || std::io::Read::read(&mut held, &mut [0]));
+    assert_eq!(tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap().unwrap(), 0);
 }
 
 #[tokio::test]
