@@ -13,11 +13,10 @@ use crate::{
     wire::{Message, Request},
 };
 
-/// How long iopub may be silent after the reply before its idle counts as lost.
-const IDLE_GRACE: Duration = Duration::from_millis(500);
-
-/// How long the reply may be missing after idle. Longer, because nothing else tells how the cell went.
-const REPLY_GRACE: Duration = Duration::from_secs(2);
+/// How long the channel that is still missing may be silent before what it should have said counts as lost.
+/// That hardly ever happens (a full queue in the kernel), while a machine that is busy or was paused may well
+/// be late.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A request that was sent, and what came back.
 pub(crate) struct Cell {
@@ -143,11 +142,7 @@ impl Cell {
 
     /// When to go on without the channel that is still missing.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match (self.idle, &self.reply) {
-            (false, Some(_)) => Some(self.heard + IDLE_GRACE),
-            (true, None) => Some(self.heard + REPLY_GRACE),
-            _ => None,
-        }
+        (self.idle != self.reply.is_some()).then(|| self.heard + GRACE)
     }
 
     /// Starts the grace anew, for a time in which iopub was not read.

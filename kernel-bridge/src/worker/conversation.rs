@@ -25,7 +25,7 @@ const HIDDEN_LIMIT: Duration = Duration::from_secs(30);
 /// Pause before a refused cell is sent again: the kernel is still throwing its queue away.
 const RESEND_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long the last output of a dead kernel is read at most.
+/// How long what is left on the channels at the end is read at most.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 
 impl Worker {
@@ -61,13 +61,14 @@ impl Worker {
                 event = kernel.next(room) => match event {
                     KernelEvent::Iopub(message) => forward(cell.hear(&message), outbox),
                     KernelEvent::Shell(message) => cell.answer(&message),
-                    KernelEvent::Exited(status) => {
-                        tracing::info!(pid = kernel.pid(), status, "a kernel ended");
-                        return listen_to_last_words(kernel, cell, outbox).await;
-                    }
-                    KernelEvent::Broken => {
-                        kernel.gone(EXIT_PATIENCE).await;
-                        return listen_to_last_words(kernel, cell, outbox).await;
+                    ended @ (KernelEvent::Exited(_) | KernelEvent::Broken) => {
+                        if let KernelEvent::Exited(status) = ended {
+                            tracing::info!(pid = kernel.pid(), status, "a kernel ended");
+                        } else {
+                            kernel.gone(EXIT_PATIENCE).await;
+                        }
+                        listen_to_last_words(kernel, &mut cell, outbox).await;
+                        return if cell.is_finished() { Ok(cell.into_reply()) } else { Err(Leave::Dead) };
                     }
                 },
                 order = self.command() => if let Some(order) = order {
@@ -77,8 +78,13 @@ impl Worker {
                 () = drained(outbox), if !room => cell.defer(),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     let now = Instant::now();
-                    if cell.deadline().is_some_and(|deadline| room && deadline <= now) {
-                        return Ok(cell.into_reply());
+                    let overdue = |cell: &Cell| cell.deadline().is_some_and(|deadline| deadline <= now);
+                    if room && overdue(&cell) {
+                        // After a pause of the whole machine everything may be there and only unread.
+                        listen_to_last_words(kernel, &mut cell, outbox).await;
+                        if overdue(&cell) {
+                            return Ok(cell.into_reply());
+                        }
                     }
                     if hidden_limit.take_if(|limit| *limit <= now).is_some() {
                         interrupts.get_or_insert_default();
@@ -107,10 +113,10 @@ fn forward(event: Option<Event>, outbox: Option<&Outbox>) {
     }
 }
 
-/// Passes on what a dead kernel had said, which may even have been everything.
-async fn listen_to_last_words(kernel: &mut Kernel, mut cell: Cell, outbox: Option<&Outbox>) -> Result<Reply, Leave> {
+/// Passes on what is left on the channels of a kernel that is dead or silent, which may be all that was missing.
+async fn listen_to_last_words(kernel: &mut Kernel, cell: &mut Cell, outbox: Option<&Outbox>) {
     let limit = Instant::now() + LAST_WORDS_LIMIT;
-    while Instant::now() < limit && outbox.is_none_or(Outbox::has_room) {
+    while Instant::now() < limit && !cell.is_finished() && outbox.is_none_or(Outbox::has_room) {
         match kernel.last_words().await {
             Some(KernelEvent::Iopub(message)) => forward(cell.hear(&message), outbox),
             Some(KernelEvent::Shell(message)) => cell.answer(&message),
@@ -118,7 +124,6 @@ async fn listen_to_last_words(kernel: &mut Kernel, mut cell: Cell, outbox: Optio
             None => break,
         }
     }
-    if cell.is_finished() { Ok(cell.into_reply()) } else { Err(Leave::Dead) }
 }
 
 async fn closed(outbox: Option<&Outbox>) {
