@@ -72,8 +72,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 fn parse(text: &str) -> Option<Timestamp> {
     let (date, rest) = (text.get(..10)?, text.get(10..)?.strip_prefix(['T', 't'])?);
     let (clock, rest) = (rest.get(..8)?, rest.get(8..)?);
-    let date: Vec<i64> = date.split('-').map(number).collect::<Option<_>>()?;
-    let clock: Vec<i64> = clock.split(':').map(number).collect::<Option<_>>()?;
+    let (date, clock) = (fields(date, '-', &[4, 2, 2])?, fields(clock, ':', &[2, 2, 2])?);
     let ([year, month @ 1..=12, day @ 1..=31], [hour @ 0..=23, minute @ 0..=59, second @ 0..=59]) =
         (&date[..], &clock[..])
     else {
@@ -106,9 +105,17 @@ fn offset(zone: &str) -> Option<i64> {
         Some(clock) => (1, clock),
         None => (-1, zone.strip_prefix('-')?),
     };
-    let (hours, minutes) = clock.split_once(':')?;
-    let (hours, minutes) = (number(hours)?, number(minutes)?);
-    (clock.len() == 5 && hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+    match fields(clock, ':', &[2, 2])?[..] {
+        [hours @ 0..=23, minutes @ 0..=59] => Some(sign * (hours * 3600 + minutes * 60)),
+        _ => None,
+    }
+}
+
+/// Numbers with exactly so many digits each.
+fn fields(text: &str, separator: char, widths: &[usize]) -> Option<Vec<i64>> {
+    let parts: Vec<&str> = text.split(separator).collect();
+    let fits = parts.len() == widths.len() && parts.iter().zip(widths).all(|(part, width)| part.len() == *width);
+    if fits { parts.into_iter().map(number).collect() } else { None }
 }
 
 fn number(digits: &str) -> Option<i64> {
@@ -170,6 +177,7 @@ mod tests {
             "1970-01-01T00:00:00.Z",
             "1970-01-01T00:00:00.1234567890Z",
             "1970-01-01T00:00:00+1:000",
+            "1970-1-001T00:00:00Z",
             "é970-01-01T00:00:00Z",
             "0001-01-01T00:00:00+01:00",
         ] {
