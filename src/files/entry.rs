@@ -5,11 +5,9 @@
 use std::{
     collections::HashMap,
     io,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
-use pbjson_types::Timestamp;
 use rustix::fs::{FileType as Kind, Stat};
 
 use super::{
@@ -18,7 +16,10 @@ use super::{
     path::base_name,
 };
 use crate::{
-    proto::filesystem::{EntryInfo, FileType},
+    proto::{
+        filesystem::{EntryInfo, FileType},
+        timestamp::Timestamp,
+    },
     system::identity::Identity,
 };
 
@@ -135,15 +136,10 @@ fn permissions(mode: u32) -> String {
     text
 }
 
-/// The years 1 to 9999 in seconds: what the wire can express.
-const WIRE_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-
-/// Absent for exactly the epoch, which is how clients read "unknown". File systems have wider years than the wire;
-/// such a time is moved to the nearest that can be told, so that one odd file does not spoil a whole list.
+/// Absent for exactly the epoch, which is how clients read "unknown".
 fn modified_time(stat: &Stat) -> Option<Timestamp> {
     let nanos = i32::try_from(stat.st_mtime_nsec).unwrap_or_default();
-    let seconds = stat.st_mtime.clamp(*WIRE_SECONDS.start(), *WIRE_SECONDS.end());
-    (seconds != 0 || nanos != 0).then_some(Timestamp { seconds, nanos })
+    (stat.st_mtime != 0 || nanos != 0).then(|| Timestamp::clamped(stat.st_mtime, nanos))
 }
 
 #[cfg(test)]
@@ -241,6 +237,6 @@ mod tests {
         assert_eq!(read(&path).modified_time, None);
         let mut stat = rustix::fs::lstat(&path).unwrap();
         stat.st_mtime = i64::MAX;
-        assert_eq!(modified_time(&stat).unwrap().seconds, *WIRE_SECONDS.end());
+        assert!(modified_time(&stat).unwrap().seconds < i64::MAX, "a year beyond 9999 cannot be told");
     }
 }

@@ -14,6 +14,7 @@ pub mod path;
 mod relocation;
 mod removal;
 mod service;
+pub mod transfer;
 pub mod watch;
 
 pub use service::FilesystemService;
