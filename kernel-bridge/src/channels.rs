@@ -1,6 +1,6 @@
 //! The ZeroMQ sockets of one kernel process.
 
-use std::{future::poll_fn, path::Path, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, path::Path, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future};
@@ -23,6 +23,21 @@ const SOCKET_POLL: Duration = Duration::from_millis(2);
 /// From this size on, a message is kept until the socket has a new read buffer; see [`receive`].
 const LARGE_BYTES: usize = 256 * 1024;
 
+/// Size of a read once there is much to read. It shrinks only after very many short reads, which [`receive`]
+/// relies on.
+const READ_MAX_BYTES: usize = 64 * 1024;
+const SHORT_READS: usize = 4096;
+
+/// How many messages are read ahead of a client that is slow.
+const AHEAD_MAX: usize = 2;
+
+/// The last large message, kept for the sake of the socket's read buffer; see [`receive`].
+struct Large {
+    _content: Bytes,
+    /// Whether another message has come behind it.
+    followed: bool,
+}
+
 /// What the kernel sent.
 pub(crate) enum Incoming {
     /// A message on iopub.
@@ -39,9 +54,9 @@ pub(crate) struct Channels {
     shell_events: futures_util::stream::Fuse<futures_util::stream::BoxStream<'static, SocketEvent>>,
     control: Option<DealerSocket>,
     iopub: SubSocket,
-    /// A message that was read only to make the socket let go of its buffer.
-    ahead: Option<ZmqMessage>,
-    large: Option<Bytes>,
+    /// Messages that were read only to make the socket let go of its buffer.
+    ahead: VecDeque<ZmqMessage>,
+    large: Option<Large>,
     signer: Signer,
     session: String,
 }
@@ -50,18 +65,27 @@ impl Channels {
     /// Waits for the kernel's sockets and connects to them, iopub first.
     pub(crate) async fn connect(connection: &Connection) -> ZmqResult<Self> {
         let session = Uuid::new_v4().to_string();
-        let mut iopub = SubSocket::with_options(options(256 * 1024));
+        let mut iopub = SubSocket::with_options(options());
         iopub.subscribe("").await?;
         connect(&mut iopub, &connection.socket(Port::Iopub)).await?;
-        let mut shell_options = options(64 * 1024);
+        let mut shell_options = options();
         shell_options.peer_identity(PeerIdentity::try_from(session.as_bytes())?);
         let mut shell = DealerSocket::with_options(shell_options);
         connect(&mut shell, &connection.socket(Port::Shell)).await?;
         let shell_events = shell.monitor().boxed().fuse();
-        let mut control = DealerSocket::with_options(options(64 * 1024));
+        let mut control = DealerSocket::with_options(options());
         connect(&mut control, &connection.socket(Port::Control)).await?;
         let signer = Signer::new(&connection.key);
-        Ok(Self { shell, shell_events, control: Some(control), iopub, ahead: None, large: None, signer, session })
+        Ok(Self {
+            shell,
+            shell_events,
+            control: Some(control),
+            iopub,
+            ahead: VecDeque::new(),
+            large: None,
+            signer,
+            session,
+        })
     }
 
     /// Sends a request on shell.
@@ -81,12 +105,17 @@ impl Channels {
     /// dropped, and so are replies on control. Without `read_iopub` iopub stays unread.
     pub(crate) async fn next(&mut self, read_iopub: bool) -> Incoming {
         loop {
-            if read_iopub && let Some(multipart) = self.ahead.take() {
+            if read_iopub && let Some(multipart) = self.ahead.pop_front() {
                 if let Some(message) = self.accept(multipart) {
                     return Incoming::Iopub(message);
                 }
-            } else if !read_iopub && self.large.is_some() && self.ahead.is_none() {
-                self.ahead = receive(&mut self.iopub, &mut self.large).now_or_never().and_then(Result::ok);
+                continue;
+            }
+            while !read_iopub && self.large.is_some() && self.ahead.len() < AHEAD_MAX {
+                match receive(&mut self.iopub, &mut self.large).now_or_never() {
+                    Some(Ok(multipart)) => self.ahead.push_back(multipart),
+                    Some(Err(_)) | None => break,
+                }
             }
             let control = async {
                 match &mut self.control {
@@ -129,7 +158,7 @@ impl Channels {
         match Message::parse(multipart, &self.signer) {
             Ok(message) => {
                 if message.content.len() >= LARGE_BYTES {
-                    self.large = Some(message.content.clone());
+                    self.large = Some(Large { _content: message.content.clone(), followed: false });
                 }
                 Some(message)
             }
@@ -141,9 +170,9 @@ impl Channels {
     }
 }
 
-fn options(read_max_bytes: usize) -> SocketOptions {
+fn options() -> SocketOptions {
     let mut options = SocketOptions::default();
-    options.read_buffer(1024, read_max_bytes, 4);
+    options.read_buffer(1024, READ_MAX_BYTES, SHORT_READS);
     options
 }
 
@@ -154,13 +183,20 @@ async fn connect(socket: &mut impl Socket, path: &Path) -> ZmqResult<()> {
     socket.connect(&format!("ipc://{}", path.display())).await
 }
 
-/// Receives from iopub and then lets go of the last large message. In this order, because a socket reuses
-/// its read buffer when nothing else refers to it: after a message of 100 MB it would keep 100 MB for good.
-async fn receive(iopub: &mut SubSocket, large: &mut Option<Bytes>) -> ZmqResult<ZmqMessage> {
+/// Receives from iopub, and lets go of the last large message as soon as the socket has another read buffer.
+///
+/// A socket reuses its buffer when nothing else refers to it: after a message of 100 MB it would keep 100 MB
+/// for good. It takes a new one when a full read does not fit behind what it has; that is so when one more
+/// message has been read and it waits for the next.
+async fn receive(iopub: &mut SubSocket, large: &mut Option<Large>) -> ZmqResult<ZmqMessage> {
     let mut receiving = iopub.recv();
     poll_fn(|context| {
         let polled = receiving.as_mut().poll(context);
-        *large = None;
+        if polled.is_pending() {
+            large.take_if(|large| large.followed);
+        } else if let Some(large) = large {
+            large.followed = true;
+        }
         polled
     })
     .await

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -41,7 +41,8 @@ impl Connection {
     /// Makes the folder and the connection file below `runtime_dir`, readable only by the kernel's user.
     pub(crate) fn create(runtime_dir: &Path, kernel_name: &str, spawner: &dyn Spawner) -> io::Result<Self> {
         let parent = runtime_dir.join("k");
-        DirBuilder::new().recursive(true).mode(0o711).create(&parent)?;
+        make_passable(runtime_dir)?;
+        make_passable(&parent)?;
         let id = Uuid::new_v4().simple().to_string();
         let name = id.get(..8).unwrap_or(&id);
         let connection = Self {
@@ -104,6 +105,15 @@ impl Connection {
         };
         String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
     }
+}
+
+/// Makes a folder that everybody may pass through, whatever the umask says; one that exists stays as it is.
+pub(crate) fn make_passable(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o711))
 }
 
 impl Drop for Connection {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::spawner::Spawner;
+use crate::{connection::make_passable, spawner::Spawner};
 
 /// Everything below `python/` of this crate, by relative path.
 const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/python_files.rs"));
@@ -34,19 +34,21 @@ impl Startup {
     /// Writes the files to `<runtime_dir>/python`. IPython writes into its own folder there (history, locks),
     /// which therefore belongs to the kernels' user; all the rest is only readable to it.
     pub(crate) fn write(runtime_dir: &Path, spawner: &dyn Spawner) -> io::Result<Self> {
+        make_passable(runtime_dir)?;
         let folder = runtime_dir.join("python");
+        // Always anew: in what an earlier agent gave away there may be links by now, and we may be root.
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => make_readable(&folder)?,
+        }
         for (name, content) in FILES {
             let path = folder.join(name);
-            for folder in path.parent().into_iter() {
-                fs::create_dir_all(folder)?;
+            let inner: Vec<_> = path.ancestors().skip(1).take_while(|inner| *inner != folder).collect();
+            for folder in inner.into_iter().rev().filter(|inner| !inner.exists()) {
+                make_readable(folder)?;
             }
             fs::write(&path, content)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
-            let mut ancestor = path.parent();
-            while let Some(inner) = ancestor.filter(|inner| inner.starts_with(&folder)) {
-                fs::set_permissions(inner, fs::Permissions::from_mode(0o755))?;
-                ancestor = inner.parent();
-            }
         }
         let startup = Self { folder };
         if let Some(ipython) = startup.existing("ipython") {
@@ -66,6 +68,11 @@ impl Startup {
         let path = self.folder.join(name);
         path.exists().then_some(path)
     }
+}
+
+fn make_readable(folder: &Path) -> io::Result<()> {
+    fs::create_dir(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
 }
 
 /// Gives a folder with all that is in it; the contents first, so that nobody can swap them meanwhile.

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs, io,
+    ops::Range,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -58,8 +59,8 @@ impl Diary {
 #[derive(Default)]
 pub(crate) struct FakeSpawner {
     pub diary: Arc<Diary>,
-    /// From this kernel on, starts fail.
-    pub broken_from: Option<u32>,
+    /// These kernels cannot be started.
+    pub broken: Range<u32>,
     pub processes: Mutex<Vec<watch::Sender<Option<String>>>>,
 }
 
@@ -67,7 +68,7 @@ impl Spawner for FakeSpawner {
     fn spawn(&self, command: KernelCommand) -> BoxFuture<'_, io::Result<Box<dyn KernelProcess>>> {
         Box::pin(async move {
             let number = self.diary.kernels.fetch_add(1, Ordering::SeqCst) + 1;
-            if self.broken_from.is_some_and(|first| number >= first) {
+            if self.broken.contains(&number) {
                 return Err(io::Error::from(io::ErrorKind::NotFound));
             }
             self.diary.note(number, &format!("cwd {}", command.cwd.display()));
