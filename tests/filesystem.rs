@@ -43,7 +43,16 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let (dir, accounts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        Self::on(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory where the machine has such a place: for tests that make tens of thousands of entries.
+    fn fast() -> Self {
+        Self::on(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    fn on(dir: tempfile::TempDir) -> Self {
+        let accounts = tempfile::tempdir().unwrap();
         let root = canonicalize(dir.path()).unwrap();
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let (passwd, group) = (accounts.path().join("passwd"), accounts.path().join("group"));

@@ -235,5 +235,8 @@ mod tests {
         assert_eq!(read(&path).modified_time, Some(Timestamp { seconds: -1, nanos: 500_000_000 }));
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(read(&path).modified_time, None);
+        let mut stat = rustix::fs::lstat(&path).unwrap();
+        stat.st_mtime = i64::MAX;
+        assert!(modified_time(&stat).unwrap().seconds < i64::MAX, "a year beyond 9999 cannot be told");
     }
 }

@@ -45,12 +45,12 @@ pub(super) fn relocate(from: &Path, to: &Path, user: &User) -> Result<(), Filesy
 /// rename(2) would replace an empty directory, so the kernel is asked not to replace anything.
 fn rename_directory(from: &Path, to: &Path) -> Result<(), Errno> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::EXIST) => Err(match lstat(to) {
-            Ok(stat) if kind(&stat) != Kind::Directory => Errno::NOTDIR,
-            _ => Errno::EXIST,
-        }),
-        // Also what a file system without the flag answers; without it, look first.
-        Err(Errno::INVAL | Errno::NOSYS) if lstat(to).is_err() => rename(from, to),
+        // EINVAL and ENOSYS: perhaps the file system does not know the flag.
+        Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => match lstat(to) {
+            Ok(stat) if kind(&stat) == Kind::Directory => Err(Errno::EXIST),
+            Ok(_) => Err(Errno::NOTDIR),
+            Err(_) => rename(from, to),
+        },
         other => other,
     }
 }

@@ -148,7 +148,7 @@ async fn a_new_watcher_does_not_see_the_past() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_thousand_events_are_neither_lost_nor_reordered() {
-    let it = Fixture::new();
+    let it = Fixture::fast();
     let watcher = it.watch("", false).await;
     let expected: Vec<String> = (0..20_000).map(|n| format!("f{n} CREATE")).collect();
     let root = it.root.clone();
@@ -167,7 +167,7 @@ async fn twenty_thousand_events_are_neither_lost_nor_reordered() {
 
 #[tokio::test]
 async fn thousands_of_watchers_share_one_instance() {
-    let it = Fixture::new();
+    let it = Fixture::fast();
     let mut watchers = Vec::new();
     for n in 0..1000 {
         let name = format!("d{n}");
@@ -242,7 +242,7 @@ fn overflowing_count() -> Option<usize> {
 // On this runtime the reader cannot run between two awaits, so the kernel's queue overflows for certain.
 #[tokio::test(flavor = "current_thread")]
 async fn a_plain_watcher_is_told_when_the_kernel_dropped_events_and_goes_on() {
-    let it = Fixture::new();
+    let it = Fixture::fast();
     let Some(count) = overflowing_count() else { return };
     let watcher = it.watch("", false).await;
     for n in 0..count {
@@ -257,7 +257,7 @@ async fn a_plain_watcher_is_told_when_the_kernel_dropped_events_and_goes_on() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_recursive_watcher_finds_what_the_kernel_dropped() {
-    let it = Fixture::new();
+    let it = Fixture::fast();
     let Some(count) = overflowing_count() else { return };
     for path in ["gone/deep", "moved/deep", "kept"] {
         fs::create_dir_all(it.path(path)).unwrap();

@@ -34,7 +34,7 @@ async fn every_level_of_a_new_path_is_told_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_paths_are_told_once_while_the_reader_races() {
-    let it = Fixture::new();
+    let it = Fixture::fast();
     let watcher = it.watch("", true).await;
     let root = it.root.clone();
     let writer = tokio::task::spawn_blocking(move || {

@@ -94,7 +94,7 @@ async fn the_oldest_sdk_gets_its_own_schema() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bursts_arrive_complete_and_in_order() {
-    let it = Fixture::new();
+    let it = Fixture::fast();
     let mut stream = it.stream(&[]).await.into_inner();
     assert!(next(&mut stream).await.is_some());
     let root = it.root.clone();

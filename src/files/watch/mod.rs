@@ -21,7 +21,8 @@
 //!   watcher of one directory cannot share an instance. One instance for each watcher instead would cost a thread
 //!   each and end at `fs.inotify.max_user_instances`, usually 128.
 //! * It asks for opens (version 8) and wakes up for every file that anybody reads.
-//! * Its walk of a new directory and the kernel's queue overlap, and duplicates cannot be told from real events.
+//! * What a new directory holds before its watch stands is never told (version 8), or told for directories only and
+//!   perhaps twice (version 9, as its source says).
 //!
 //! # Limits
 //!

@@ -164,6 +164,7 @@ impl Tree {
                 return;
             }
         }
+        tracing::warn!("a watched directory is gone and cannot be waited for");
     }
 
     /// After dropped events: brings the watched tree in step with the disk, and has the client look again.
