@@ -4,7 +4,7 @@ use envd::{
     connect::Router,
     proto::{filesystem::EntryInfo, process::SendInputRequest},
 };
-use pbjson_types::Timestamp;
+use envd::proto::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
