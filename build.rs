@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     config.bytes(["."]);
     config.compile_well_known_types();
-    config.extern_path(".google.protobuf", "::pbjson_types");
+    config.extern_path(".google.protobuf.Timestamp", "crate::proto::timestamp::Timestamp");
     tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)

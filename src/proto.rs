@@ -1,6 +1,7 @@
 //! Messages and service traits generated from `proto/` at build time.
 
 pub mod json_enum;
+pub mod timestamp;
 
 /// `process.Process`: programs and terminals.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction)]

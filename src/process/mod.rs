@@ -1,1 +1,92 @@
 //! Commands and terminals.
+//!
+//! * [`service`](ProcessService): the methods that clients call.
+//! * `start`: from a request to a listed process. `environment`: what it sees.
+//! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]).
+//! * `reap`: the one place that waits for them. `status`: how an end is told.
+//! * `running`: the life of one process. `table`: all of them, by pid and tag.
+//! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it.
+//! * `stream`: what one client sees. `json`: the short way of output into a JSON frame.
+//! * `input`, `pty`: standard input and terminals.
+//!
+//! A client can leave at any time without harm to the process, and a process ends for its clients only with a reaped
+//! status. Payloads, arguments and environments are never logged.
+
+mod environment;
+mod error;
+mod input;
+mod json;
+mod kernel;
+mod log;
+mod output;
+mod pty;
+mod reap;
+mod running;
+mod service;
+mod source;
+mod spawn;
+mod start;
+mod status;
+mod stream;
+mod table;
+
+use std::{fmt, io, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use self::{output::Memory, reap::Reaper, table::Table};
+use crate::system::{identity::Identity, settings::Settings};
+
+pub use self::{
+    error::ProcessError,
+    json::{encode_connect_data, encode_start_data},
+    kernel::KernelSpawner,
+    service::ProcessService,
+    spawn::SpawnError,
+    status::ExitStatus,
+};
+
+/// All processes of the agent; cheap to clone.
+#[derive(Clone)]
+pub struct Processes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Identity,
+    settings: Settings,
+    reaper: Reaper,
+    table: Table,
+    memory: Memory,
+    shutdown: CancellationToken,
+}
+
+impl Processes {
+    /// No processes yet. Needs a tokio runtime, where the reaper runs.
+    ///
+    /// # Errors
+    /// When the reaper cannot listen for ended children.
+    pub fn start(identity: Identity, settings: Settings) -> io::Result<Self> {
+        let memory = Memory::default();
+        let inner = Inner {
+            identity,
+            settings,
+            reaper: Reaper::start()?,
+            table: Table::new(memory.clone()),
+            memory,
+            shutdown: CancellationToken::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Ends the streams of all clients, now and from now on, with an error that says why. The processes run on.
+    pub fn shutdown(&self) {
+        self.inner.shutdown.cancel();
+    }
+}
+
+impl fmt::Debug for Processes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Processes").field("live", &self.inner.table.live().len()).finish_non_exhaustive()
+    }
+}

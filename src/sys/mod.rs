@@ -2,3 +2,7 @@
 //!
 //! Nothing here knows about services, users or the wire.
 #![allow(unsafe_code, reason = "this is the one module that may; each block carries its SAFETY comment")]
+
+pub mod descriptor;
+pub mod signal;
+pub mod spawn;

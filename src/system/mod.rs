@@ -1,5 +1,9 @@
-//! The machine around us: who its users are and what the platform has set.
+//! The machine around us: who its users are, what the platform has set, its clock and its figures.
 
 pub mod caller;
+pub mod clock;
 pub mod identity;
+pub mod logging;
+pub mod metrics;
+pub mod runtime_dir;
 pub mod settings;

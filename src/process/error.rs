@@ -1,0 +1,125 @@
+//! Why a request to the process service fails.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use super::spawn::SpawnError;
+use crate::{
+    files::path::{PathError, errno_text},
+    system::caller::CallerError,
+};
+
+/// Every failure of the process service; the messages are what clients see.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// Nobody to start the process as.
+    #[error(transparent)]
+    Caller(#[from] CallerError),
+    /// The working directory cannot be resolved.
+    #[error(transparent)]
+    WorkingDirectory(#[from] PathError),
+    /// The working directory does not exist.
+    #[error("cwd '{}' does not exist", .0.display())]
+    NoWorkingDirectory(PathBuf),
+    /// A command did not start.
+    #[error("error starting process '{command}': {source}")]
+    Start {
+        /// Program and arguments.
+        command: String,
+        /// Why.
+        source: SpawnError,
+    },
+    /// A terminal did not start.
+    #[error(
+        "error starting pty with command '{command}' in dir '{}' with '{cols}' cols and '{rows}' rows: {source}",
+        dir.display()
+    )]
+    StartTerminal {
+        /// Program and arguments.
+        command: String,
+        /// Working directory.
+        dir: PathBuf,
+        /// Columns asked for.
+        cols: u16,
+        /// Rows asked for.
+        rows: u16,
+        /// Why.
+        source: SpawnError,
+    },
+    /// The call's time limit has passed.
+    #[error("context deadline exceeded")]
+    DeadlineExceeded,
+    /// No such pid.
+    #[error("process with pid {0} not found")]
+    UnknownPid(u32),
+    /// No such tag.
+    #[error("process with tag {0} not found")]
+    UnknownTag(String),
+    /// The request selects no process.
+    #[error("invalid input type *process.ProcessSelector")]
+    NoSelector,
+    /// The request has no input.
+    #[error("invalid input type <nil>")]
+    NoInput,
+    /// A message of an input stream is empty.
+    #[error("invalid event type <nil>")]
+    NoEvent,
+    /// An input stream starts with data.
+    #[error("input before a start event: no process is selected")]
+    InputBeforeStart,
+    /// Terminal input for a process without a terminal.
+    #[error("error writing to tty: tty not assigned to process — input should be written to the stdin, not the tty")]
+    NoTerminal,
+    /// Standard input for a process with a terminal.
+    #[error("error writing to stdin: tty assigned to process — input should be written to the pty, not the stdin")]
+    IsTerminal,
+    /// Standard input was not asked for or is closed.
+    #[error("error writing to stdin: stdin not enabled or closed")]
+    StdinClosed,
+    /// The reader of standard input is gone.
+    #[error("error writing to stdin: error writing to stdin of process '{pid}': {}", errno_text(source))]
+    WriteStdin {
+        /// Which process.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// The terminal is gone.
+    #[error("error writing to tty: error writing to tty of process '{pid}': {}", errno_text(source))]
+    WriteTerminal {
+        /// Which process.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// A terminal has no end of file of its own.
+    #[error("error closing stdin: cannot close stdin for PTY process — send Ctrl+D (0x04) instead")]
+    CloseTerminal,
+    /// A process without a terminal has no size.
+    #[error("error resizing tty: tty not assigned to process")]
+    ResizeWithoutTerminal,
+    /// The terminal refuses the size.
+    #[error("error resizing tty: {}", errno_text(.0))]
+    Resize(#[source] io::Error),
+    /// Neither SIGTERM nor SIGKILL.
+    #[error("invalid signal: {0}")]
+    InvalidSignal(String),
+    /// The signal cannot be sent.
+    #[error("error sending signal: {}", errno_text(.0))]
+    Signal(#[source] io::Error),
+    /// The client reads too slowly, and others read the same process faster.
+    #[error("{bytes} bytes of the output of process {pid} were skipped: this stream fell behind the others")]
+    Skipped {
+        /// Which process.
+        pid: u32,
+        /// How much is lost to this stream.
+        bytes: u64,
+    },
+    /// The agent is going down; the process runs on.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+    /// The agent's own machinery failed.
+    #[error("cannot start a process: {0}")]
+    Internal(String),
+}

@@ -1,0 +1,224 @@
+//! The methods of the process service.
+
+use std::{future::Future, pin::Pin};
+
+use futures_core::Stream;
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
+use tonic::{Extensions, Request, Response, Status, async_trait};
+
+use super::{Processes, error::ProcessError, start::start, stream::Events};
+use crate::{
+    connect::Deadline,
+    proto::process::{
+        CloseStdinRequest, CloseStdinResponse, ConnectRequest, ConnectResponse, ListRequest, ListResponse,
+        SendInputRequest, SendInputResponse, SendSignalRequest, SendSignalResponse, Signal, StartRequest,
+        StartResponse, StreamInputRequest, StreamInputResponse, UpdateRequest, UpdateResponse, process_server,
+        stream_input_request::Event,
+    },
+    system::caller::{caller, keepalive_interval},
+};
+
+/// The process service over a set of processes; cheap to clone.
+#[derive(Clone)]
+pub struct ProcessService {
+    processes: Processes,
+}
+
+type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl ProcessService {
+    /// Serves these processes.
+    pub fn new(processes: Processes) -> Self {
+        Self { processes }
+    }
+
+    /// What the method [`stream_input`](process_server::Process::stream_input) does, for any stream of messages.
+    async fn feed<S>(&self, mut messages: S) -> Result<(), Status>
+    where
+        S: Stream<Item = Result<StreamInputRequest, Status>> + Unpin,
+    {
+        let table = &self.processes.inner.table;
+        let mut target = None;
+        while let Some(message) = messages.next().await {
+            match message?.event.ok_or(ProcessError::NoEvent)? {
+                Event::Start(start) => target = Some(table.find_live(start.process)?),
+                Event::Data(data) => {
+                    let process = target.as_ref().ok_or(ProcessError::InputBeforeStart)?;
+                    let input = data.input.and_then(|input| input.input).ok_or(ProcessError::NoInput)?;
+                    process.write(input).await?;
+                }
+                Event::Keepalive(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl process_server::Process for ProcessService {
+    type StartStream = EventStream<StartResponse>;
+    type ConnectStream = EventStream<ConnectResponse>;
+
+    async fn start(&self, request: Request<StartRequest>) -> Result<Response<Self::StartStream>, Status> {
+        let inner = &self.processes.inner;
+        let user = caller(request.extensions(), &inner.identity, &inner.settings)?;
+        let keepalive = keepalive_interval(request.metadata());
+        let deadline = deadline(request.extensions());
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(ProcessError::DeadlineExceeded.into());
+        }
+        // Starting waits for the disk and for the child's exec. It finishes also when the caller is gone by then: the
+        // process is listed, and its output waits for somebody to connect.
+        let (processes, request) = (self.processes.clone(), request.into_inner());
+        let started = tokio::task::spawn_blocking(move || start(&processes, request, &user, deadline)).await;
+        let (process, output) = started.map_err(|error| ProcessError::Internal(error.to_string()))??;
+        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone());
+        let responses = events.map(|event| Ok(StartResponse { event: Some(event?) }));
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn connect(&self, request: Request<ConnectRequest>) -> Result<Response<Self::ConnectStream>, Status> {
+        let inner = &self.processes.inner;
+        let keepalive = keepalive_interval(request.metadata());
+        let deadline = deadline(request.extensions());
+        let process = inner.table.find(request.into_inner().process)?;
+        let output = process.log.subscribe();
+        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone());
+        let responses = events.map(|event| Ok(ConnectResponse { event: Some(event?) }));
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn list(&self, _request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let processes = self.processes.inner.table.live().iter().map(|process| process.info()).collect();
+        Ok(Response::new(ListResponse { processes }))
+    }
+
+    async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
+        let UpdateRequest { process, pty } = request.into_inner();
+        let process = self.processes.inner.table.find_live(process)?;
+        if let Some(pty) = pty {
+            process.resize(pty.size)?;
+        }
+        Ok(Response::new(UpdateResponse {}))
+    }
+
+    async fn send_input(&self, request: Request<SendInputRequest>) -> Result<Response<SendInputResponse>, Status> {
+        let deadline = deadline(request.extensions());
+        let SendInputRequest { process, input } = request.into_inner();
+        let process = self.processes.inner.table.find_live(process)?;
+        let input = input.and_then(|input| input.input).ok_or(ProcessError::NoInput)?;
+        within(deadline, async { Ok(process.write(input).await?) }).await?;
+        Ok(Response::new(SendInputResponse {}))
+    }
+
+    async fn stream_input(
+        &self,
+        request: Request<tonic::Streaming<StreamInputRequest>>,
+    ) -> Result<Response<StreamInputResponse>, Status> {
+        let deadline = deadline(request.extensions());
+        within(deadline, self.feed(request.into_inner())).await?;
+        Ok(Response::new(StreamInputResponse {}))
+    }
+
+    async fn send_signal(&self, request: Request<SendSignalRequest>) -> Result<Response<SendSignalResponse>, Status> {
+        let SendSignalRequest { process, signal } = request.into_inner();
+        let process = self.processes.inner.table.find_live(process)?;
+        match Signal::try_from(signal) {
+            Ok(Signal::Sigterm | Signal::Sigkill) => process.end(signal)?,
+            Ok(other) => return Err(ProcessError::InvalidSignal(other.as_str_name().to_owned()).into()),
+            Err(_unknown) => return Err(ProcessError::InvalidSignal(signal.to_string()).into()),
+        }
+        Ok(Response::new(SendSignalResponse {}))
+    }
+
+    async fn close_stdin(&self, request: Request<CloseStdinRequest>) -> Result<Response<CloseStdinResponse>, Status> {
+        self.processes.inner.table.find_live(request.into_inner().process)?.close_stdin()?;
+        Ok(Response::new(CloseStdinResponse {}))
+    }
+}
+
+fn deadline(extensions: &Extensions) -> Option<Instant> {
+    extensions.get::<Deadline>().map(|deadline| deadline.at)
+}
+
+/// Gives up at the deadline.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match deadline {
+        None => work.await,
+        Some(at) => timeout_at(at, work).await.unwrap_or_else(|_late| Err(ProcessError::DeadlineExceeded.into())),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
+mod tests {
+    use tonic::Code;
+
+    use super::{super::Processes, *};
+    use crate::{
+        proto::process::{
+            ProcessConfig, ProcessInput, ProcessSelector, process_event, process_input,
+            process_selector::Selector,
+            process_server::Process,
+            stream_input_request::{DataEvent, KeepAlive, StartEvent},
+        },
+        system::{identity::Identity, settings::Settings},
+    };
+
+    fn service() -> ProcessService {
+        let identity = Identity::system();
+        let settings = Settings::new(identity.own().name.clone(), Some("/".to_owned()), [].into());
+        ProcessService::new(Processes::start(identity, settings).unwrap())
+    }
+
+    fn select(pid: u32) -> Option<Event> {
+        let process = Some(ProcessSelector { selector: Some(Selector::Pid(pid)) });
+        Some(Event::Start(StartEvent { process }))
+    }
+
+    fn data(text: &'static str) -> Option<Event> {
+        let input = Some(process_input::Input::Stdin(text.into()));
+        Some(Event::Data(DataEvent { input: Some(ProcessInput { input }) }))
+    }
+
+    async fn feed(service: &ProcessService, events: Vec<Option<Event>>) -> Result<(), Status> {
+        let messages = events.into_iter().map(|event| Ok(StreamInputRequest { event }));
+        service.feed(futures_util::stream::iter(messages)).await
+    }
+
+    #[tokio::test]
+    async fn streamed_input_arrives_in_order() {
+        let service = service();
+        let config = ProcessConfig { cmd: "/bin/cat".into(), ..Default::default() };
+        let request = StartRequest { process: Some(config), ..Default::default() };
+        let mut events = service.start(Request::new(request)).await.unwrap().into_inner();
+        let Some(process_event::Event::Start(start)) = events.next().await.unwrap().unwrap().event.unwrap().event
+        else {
+            panic!("no start")
+        };
+        let keepalive = Some(Event::Keepalive(KeepAlive {}));
+        feed(&service, vec![select(start.pid), data("a"), keepalive, data("b"), data("")]).await.unwrap();
+        let process = Some(ProcessSelector { selector: Some(Selector::Pid(start.pid)) });
+        service.close_stdin(Request::new(CloseStdinRequest { process })).await.unwrap();
+        let mut output = Vec::new();
+        while let Some(event) = events.next().await {
+            if let Some(process_event::Event::Data(data)) = event.unwrap().event.unwrap().event {
+                let Some(process_event::data_event::Output::Stdout(data)) = data.output else { panic!("{data:?}") };
+                output.extend_from_slice(&data);
+            }
+        }
+        assert_eq!(output, b"ab");
+    }
+
+    #[tokio::test]
+    async fn odd_input_streams_get_their_codes() {
+        let service = service();
+        feed(&service, vec![]).await.unwrap();
+        let code = |result: Result<(), Status>| result.unwrap_err().code();
+        assert_eq!(code(feed(&service, vec![data("x")]).await), Code::FailedPrecondition);
+        assert_eq!(code(feed(&service, vec![select(999_999_999)]).await), Code::NotFound);
+        let error = feed(&service, vec![None]).await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Unimplemented, "invalid event type <nil>"));
+    }
+}

@@ -1,0 +1,124 @@
+//! The reading side: a pipe or a terminal, read by readiness, one chunk for each read.
+
+use std::{future::poll_fn, io, mem::MaybeUninit, os::fd::OwnedFd, sync::Arc};
+
+use bytes::Bytes;
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{log::CHUNK_LIMIT_BYTES, output::OutputLog};
+use crate::{proto::process::process_event::data_event::Output, sys};
+
+/// Which stream of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channel {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A terminal.
+    Terminal,
+}
+
+impl Channel {
+    fn output(self, data: Bytes) -> Output {
+        match self {
+            Self::Stdout => Output::Stdout(data),
+            Self::Stderr => Output::Stderr(data),
+            Self::Terminal => Output::Pty(data),
+        }
+    }
+
+    /// How much one read may return, in bytes.
+    fn read_limit(self) -> usize {
+        match self {
+            Self::Stdout | Self::Stderr => CHUNK_LIMIT_BYTES,
+            Self::Terminal => CHUNK_LIMIT_BYTES / 2,
+        }
+    }
+}
+
+/// Where output comes from.
+#[derive(Debug)]
+pub(super) struct Source {
+    channel: Channel,
+    fd: Arc<AsyncFd<OwnedFd>>,
+}
+
+/// What one attempt to read found.
+enum Read {
+    Data(Bytes),
+    Nothing,
+    EndOfFile,
+}
+
+impl Source {
+    /// Reads the given non-blocking descriptor.
+    pub(super) fn new(channel: Channel, fd: Arc<AsyncFd<OwnedFd>>) -> Self {
+        Self { channel, fd }
+    }
+
+    /// Moves everything into the log until end of file, at the pace that the log allows. May be dropped at any
+    /// time: what was read is in the log.
+    pub(super) async fn pump(&self, log: &OutputLog) {
+        loop {
+            poll_fn(|cx| log.poll_room(cx)).await;
+            let Ok(mut ready) = self.fd.ready(Interest::READABLE).await else { return };
+            match self.read() {
+                Read::Data(data) => {
+                    // A pipe that gave less than it was asked for is empty: the next write is a new edge.
+                    if self.channel != Channel::Terminal && data.len() < self.channel.read_limit() {
+                        ready.clear_ready();
+                    }
+                    log.append(self.channel.output(data));
+                }
+                Read::Nothing => ready.clear_ready(),
+                Read::EndOfFile => return,
+            }
+        }
+    }
+
+    /// Moves what is there right now into the log, without waiting for a writer. Stops at what was there at the
+    /// beginning, because others may go on writing for ever.
+    pub(super) async fn drain(&self, log: &OutputLog) {
+        let waiting = rustix::io::ioctl_fionread(&*self.fd).unwrap_or(0);
+        // A terminal does not count what is still on its way through the line discipline.
+        let floor = if self.channel == Channel::Terminal { 64 * 1024 } else { 0 };
+        let mut left = usize::try_from(waiting).unwrap_or(usize::MAX).max(floor);
+        while left > 0 {
+            poll_fn(|cx| log.poll_room(cx)).await;
+            let Read::Data(data) = self.read() else { return };
+            left = left.saturating_sub(data.len());
+            log.append(self.channel.output(data));
+        }
+    }
+
+    fn read(&self) -> Read {
+        // On the stack, so that an idle process holds no buffer, and copied, so that a chunk holds what it has.
+        let mut buffer = [const { MaybeUninit::<u8>::uninit() }; CHUNK_LIMIT_BYTES];
+        let limit = self.channel.read_limit();
+        loop {
+            let (buffer, _) = buffer.split_at_mut(limit);
+            return match rustix::io::read(&*self.fd, buffer) {
+                Ok(([], _)) => Read::EndOfFile,
+                Ok((data, _)) => Read::Data(Bytes::copy_from_slice(data)),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::AGAIN) => Read::Nothing,
+                // A terminal without a process behind it answers EIO, which is its end of file.
+                Err(rustix::io::Errno::IO) => Read::EndOfFile,
+                Err(error) => {
+                    tracing::warn!(channel = ?self.channel, %error, "cannot read output");
+                    Read::EndOfFile
+                }
+            };
+        }
+    }
+}
+
+/// Makes a descriptor of ours non-blocking and watches it. Needs a tokio runtime.
+///
+/// # Errors
+/// As fcntl(2) and epoll_ctl(2).
+pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    sys::descriptor::watch(fd, interest)
+}

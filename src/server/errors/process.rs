@@ -1,0 +1,39 @@
+//! Processes: [`ProcessError`] to the codes that clients tell apart.
+
+use tonic::{Code, Status};
+
+use crate::process::ProcessError;
+
+impl From<ProcessError> for Status {
+    fn from(error: ProcessError) -> Self {
+        let code =
+            match &error {
+                ProcessError::Caller(_) => Code::Unauthenticated,
+                ProcessError::WorkingDirectory(_) | ProcessError::NoWorkingDirectory(_) => Code::InvalidArgument,
+                // Never resource_exhausted, which SDKs present as a rate limit.
+                ProcessError::Start { source, .. } | ProcessError::StartTerminal { source, .. } => {
+                    if source.is_shortage() { Code::Internal } else { Code::InvalidArgument }
+                }
+                ProcessError::DeadlineExceeded => Code::DeadlineExceeded,
+                ProcessError::UnknownPid(_) | ProcessError::UnknownTag(_) => Code::NotFound,
+                ProcessError::NoSelector
+                | ProcessError::NoInput
+                | ProcessError::NoEvent
+                | ProcessError::InvalidSignal(_) => Code::Unimplemented,
+                ProcessError::InputBeforeStart => Code::FailedPrecondition,
+                ProcessError::CloseTerminal => Code::Unknown,
+                ProcessError::NoTerminal
+                | ProcessError::IsTerminal
+                | ProcessError::StdinClosed
+                | ProcessError::WriteStdin { .. }
+                | ProcessError::WriteTerminal { .. }
+                | ProcessError::ResizeWithoutTerminal
+                | ProcessError::Resize(_)
+                | ProcessError::Signal(_)
+                | ProcessError::Internal(_) => Code::Internal,
+                ProcessError::Skipped { .. } => Code::DataLoss,
+                ProcessError::ShuttingDown => Code::Unavailable,
+            };
+        Self::new(code, error.to_string())
+    }
+}

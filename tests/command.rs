@@ -1,0 +1,91 @@
+//! The command as people and platforms run it: output, exit status, signals.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a failed expectation is the test's failure")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, ChildStderr, Command, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+fn envd(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_envd"));
+    command.args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    envd(arguments).output().unwrap()
+}
+
+/// An agent on a free port and a socket file, with the address of the port.
+fn start(socket: &Path) -> (Child, BufReader<ChildStderr>, String) {
+    let unix = format!("unix:{}", socket.display());
+    let arguments =
+        ["-isnotfc", "--log", "error", "--kernel-path", "/nonexistent", "--listen", "tcp://127.0.0.1:0", "--listen"];
+    let mut child =
+        envd(&arguments).args([&unix, "--code-listen", "tcp://127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.ends_with(" (code)\n")) {
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the agent ended: {lines:?}");
+        lines.push(line);
+    }
+    let (_, first) = lines[0].split_once("listening on tcp://").unwrap();
+    let address = first.strip_suffix(" (agent)\n").unwrap().to_owned();
+    assert!(lines[1].ends_with(&format!("listening on {unix} (agent)\n")), "{lines:?}");
+    (child, log, address)
+}
+
+#[test]
+fn the_version_is_all_that_is_printed() {
+    for flag in ["-version", "--version"] {
+        let output = run(&[flag]);
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"0.6.13\n"[..]));
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_status_64_and_one_line() {
+    let output = run(&["--bogus"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(output.stdout.is_empty());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.starts_with("envd: unknown option '--bogus'; ") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn a_taken_address_is_status_1_and_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", taken.local_addr().unwrap());
+    let output = run(&["--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.starts_with(&format!("envd: cannot listen on {address}: ")) && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn both_signals_end_it_with_status_0_and_take_the_socket_file_along() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent.sock");
+        let (mut child, mut log, address) = start(&socket);
+        assert!(socket.exists());
+        let mut client = TcpStream::connect(&address).unwrap();
+        client.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 204");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
+        assert!(!socket.exists());
+        assert!(TcpStream::connect(&address).is_err());
+        let mut rest = String::new();
+        log.read_to_string(&mut rest).unwrap();
+        assert!(!rest.contains("panicked"), "{rest}");
+    }
+}

@@ -1,0 +1,28 @@
+//! The process service as its clients see it, without a transport: every test calls the service's methods.
+//!
+//! Runs as whoever runs the tests; what needs root is skipped, with a word, for others.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a failed expectation is the test's failure"
+)]
+
+#[path = "process/agent.rs"]
+mod agent;
+#[path = "process/endings.rs"]
+mod endings;
+#[path = "process/faults.rs"]
+mod faults;
+#[path = "process/input.rs"]
+mod input;
+#[path = "process/kernels.rs"]
+mod kernels;
+#[path = "process/output.rs"]
+mod output;
+#[path = "process/spawning.rs"]
+mod spawning;
+#[path = "process/terminals.rs"]
+mod terminals;

@@ -1,0 +1,259 @@
+//! A process service for one test, and the requests that tests send.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use envd::{
+    connect::Deadline,
+    process::{ProcessService, Processes},
+    proto::process::{
+        process_event::{DataEvent, EndEvent, Event, data_event::Output},
+        process_server::Process,
+        *,
+    },
+    system::{caller::RequestUser, identity::Identity, settings::Settings},
+};
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Request, Status};
+
+/// How long a test waits for something that has to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Agent {
+    pub(crate) service: ProcessService,
+    pub(crate) processes: Processes,
+    pub(crate) settings: Settings,
+    pub(crate) identity: Identity,
+}
+
+/// A stream of events, of Start or of Connect.
+pub(crate) struct Events(Pin<Box<dyn Stream<Item = Result<Event, Status>> + Send>>);
+
+/// Everything that a stream told until it ended.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) pid: u32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) pty: Vec<u8>,
+    pub(crate) keepalives: usize,
+    pub(crate) end: Option<EndEvent>,
+    pub(crate) error: Option<Status>,
+}
+
+impl Agent {
+    pub(crate) fn new() -> Self {
+        let identity = Identity::system();
+        // Not everybody who runs tests has a home.
+        let settings = Settings::new(identity.own().name.clone(), Some("/".to_owned()), [].into());
+        let processes = Processes::start(identity.clone(), settings.clone()).unwrap();
+        Self { service: ProcessService::new(processes.clone()), processes, settings, identity }
+    }
+
+    pub(crate) async fn start(&self, request: StartRequest) -> Result<Events, Status> {
+        self.start_request(Request::new(request)).await
+    }
+
+    pub(crate) async fn start_within(&self, request: StartRequest, limit: Duration) -> Result<Events, Status> {
+        let mut request = Request::new(request);
+        request.extensions_mut().insert(Deadline { at: Instant::now() + limit, limit });
+        self.start_request(request).await
+    }
+
+    pub(crate) async fn start_as(&self, request: StartRequest, user: &str) -> Result<Events, Status> {
+        let mut request = Request::new(request);
+        request.extensions_mut().insert(RequestUser(self.identity.user(user).unwrap()));
+        self.start_request(request).await
+    }
+
+    pub(crate) async fn start_request(&self, request: Request<StartRequest>) -> Result<Events, Status> {
+        let stream = self.service.start(request).await?.into_inner();
+        Ok(Events(Box::pin(stream.map(|item| Ok(item?.event.unwrap().event.unwrap())))))
+    }
+
+    /// Runs a shell script to its end.
+    pub(crate) async fn sh(&self, script: &str) -> Told {
+        self.start(sh(script)).await.unwrap().all().await
+    }
+
+    pub(crate) async fn connect(&self, selector: ProcessSelector) -> Result<Events, Status> {
+        let request = Request::new(ConnectRequest { process: Some(selector) });
+        let stream = self.service.connect(request).await?.into_inner();
+        Ok(Events(Box::pin(stream.map(|item| Ok(item?.event.unwrap().event.unwrap())))))
+    }
+
+    pub(crate) async fn list(&self) -> Vec<ProcessInfo> {
+        self.service.list(Request::new(ListRequest {})).await.unwrap().into_inner().processes
+    }
+
+    pub(crate) async fn signal(&self, pid: u32, signal: i32) -> Result<(), Status> {
+        let request = SendSignalRequest { process: Some(by_pid(pid)), signal };
+        self.service.send_signal(Request::new(request)).await.map(|_| ())
+    }
+
+    pub(crate) async fn stdin(&self, pid: u32, bytes: impl Into<bytes::Bytes>) -> Result<(), Status> {
+        self.input(pid, process_input::Input::Stdin(bytes.into())).await
+    }
+
+    pub(crate) async fn pty(&self, pid: u32, bytes: impl Into<bytes::Bytes>) -> Result<(), Status> {
+        self.input(pid, process_input::Input::Pty(bytes.into())).await
+    }
+
+    async fn input(&self, pid: u32, input: process_input::Input) -> Result<(), Status> {
+        self.service.send_input(Request::new(input_request(pid, input))).await.map(|_| ())
+    }
+
+    pub(crate) async fn close_stdin(&self, pid: u32) -> Result<(), Status> {
+        let request = CloseStdinRequest { process: Some(by_pid(pid)) };
+        self.service.close_stdin(Request::new(request)).await.map(|_| ())
+    }
+
+    pub(crate) async fn resize(&self, pid: u32, cols: u32, rows: u32) -> Result<(), Status> {
+        let pty = Some(Pty { size: Some(pty::Size { cols, rows }) });
+        self.service.update(Request::new(UpdateRequest { process: Some(by_pid(pid)), pty })).await.map(|_| ())
+    }
+}
+
+impl Events {
+    /// The next event; fails the test if none comes or the stream ends.
+    pub(crate) async fn next(&mut self) -> Result<Event, Status> {
+        timeout(PATIENCE, self.0.next()).await.expect("no event in time").expect("the stream ended")
+    }
+
+    pub(crate) async fn started(&mut self) -> u32 {
+        match self.next().await.unwrap() {
+            Event::Start(start) => start.pid,
+            other => panic!("{other:?} came before the start"),
+        }
+    }
+
+    /// Reads output until it contains the text.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            if let Event::Data(DataEvent { output: Some(output) }) = self.next().await.unwrap() {
+                let (Output::Stdout(data) | Output::Stderr(data) | Output::Pty(data)) = output;
+                assert!(!data.is_empty(), "an empty chunk");
+                seen.extend_from_slice(&data);
+            }
+            let seen = String::from_utf8_lossy(&seen);
+            if seen.contains(text) {
+                return seen.into_owned();
+            }
+        }
+    }
+
+    /// Reads on until the stream ends.
+    pub(crate) async fn all(mut self) -> Told {
+        let mut told = Told::default();
+        while let Some(event) = timeout(PATIENCE, self.0.next()).await.expect("no end in time") {
+            assert!(told.end.is_none() && told.error.is_none(), "{event:?} after the end");
+            match event {
+                Ok(Event::Start(start)) => told.pid = start.pid,
+                Ok(Event::Data(DataEvent { output })) => match output.unwrap() {
+                    Output::Stdout(data) => told.stdout.extend_from_slice(&data),
+                    Output::Stderr(data) => told.stderr.extend_from_slice(&data),
+                    Output::Pty(data) => told.pty.extend_from_slice(&data),
+                },
+                Ok(Event::Keepalive(_)) => told.keepalives += 1,
+                Ok(Event::End(end)) => told.end = Some(end),
+                Err(error) => told.error = Some(error),
+            }
+        }
+        told
+    }
+}
+
+impl Told {
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    pub(crate) fn pty(&self) -> String {
+        String::from_utf8_lossy(&self.pty).into_owned()
+    }
+
+    pub(crate) fn status(&self) -> String {
+        self.end.as_ref().map(|end| end.status.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn exit_code(&self) -> i32 {
+        self.end.as_ref().expect("no end").exit_code
+    }
+}
+
+pub(crate) fn command(cmd: &str, args: &[&str]) -> StartRequest {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let config = ProcessConfig { cmd: cmd.to_owned(), args, ..Default::default() };
+    StartRequest { process: Some(config), stdin: Some(false), ..Default::default() }
+}
+
+pub(crate) fn sh(script: &str) -> StartRequest {
+    command("/bin/sh", &["-c", script])
+}
+
+pub(crate) fn with_stdin(mut request: StartRequest) -> StartRequest {
+    request.stdin = None;
+    request
+}
+
+pub(crate) fn with_env(mut request: StartRequest, name: &str, value: &str) -> StartRequest {
+    request.process.as_mut().unwrap().envs.insert(name.to_owned(), value.to_owned());
+    request
+}
+
+pub(crate) fn with_cwd(mut request: StartRequest, cwd: &str) -> StartRequest {
+    request.process.as_mut().unwrap().cwd = Some(cwd.to_owned());
+    request
+}
+
+pub(crate) fn with_tag(mut request: StartRequest, tag: &str) -> StartRequest {
+    request.tag = Some(tag.to_owned());
+    request
+}
+
+pub(crate) fn with_pty(mut request: StartRequest, cols: u32, rows: u32) -> StartRequest {
+    request.pty = Some(Pty { size: Some(pty::Size { cols, rows }) });
+    request
+}
+
+pub(crate) fn by_pid(pid: u32) -> ProcessSelector {
+    ProcessSelector { selector: Some(process_selector::Selector::Pid(pid)) }
+}
+
+pub(crate) fn by_tag(tag: &str) -> ProcessSelector {
+    ProcessSelector { selector: Some(process_selector::Selector::Tag(tag.to_owned())) }
+}
+
+pub(crate) fn input_request(pid: u32, input: process_input::Input) -> SendInputRequest {
+    SendInputRequest { process: Some(by_pid(pid)), input: Some(ProcessInput { input: Some(input) }) }
+}
+
+pub(crate) fn assert_error<T>(result: Result<T, Status>, code: Code, message: &str) {
+    match result {
+        Ok(_) => panic!("succeeded instead of {code:?}: {message}"),
+        Err(status) => assert_eq!((status.code(), status.message()), (code, message)),
+    }
+}
+
+/// Whether a process with this pid exists, a zombie included.
+pub(crate) fn exists(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Whether the test can act for other users; says so if not.
+pub(crate) fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+pub(crate) fn shared(agent: Agent) -> Arc<Agent> {
+    Arc::new(agent)
+}
