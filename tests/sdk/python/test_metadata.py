@@ -4,7 +4,6 @@ import inspect
 import os
 
 import pytest
-from e2b.exceptions import InvalidArgumentException
 from e2b.sandbox_sync.filesystem.filesystem import Filesystem
 
 pytestmark = pytest.mark.skipif(
@@ -38,8 +37,3 @@ async def test_attributes_set_by_others_are_seen(box, folder):
     os.setxattr(folder / "plain", "user.e2b.from", b"outside")
     assert (await box(box.files.get_info, f"{folder}/plain")).metadata == {"from": "outside"}
 
-
-async def test_invalid_metadata_writes_nothing(box, folder):
-    with pytest.raises(InvalidArgumentException):
-        await box(box.files.write, f"{folder}/never", "x", metadata={"key": "line\nbreak"})
-    assert not (folder / "never").exists()
