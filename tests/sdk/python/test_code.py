@@ -70,7 +70,7 @@ async def test_an_exception_is_an_error_with_its_traceback(box, context):
 
 
 async def test_a_syntax_error_and_an_unknown_name(box, context):
-    assert (await box.code("this is not python", context=context)).error.name == "SyntaxError"
+    assert (await box.code("this isn't python", context=context)).error.name == "SyntaxError"
     error = (await box.code("undefined_name", context=context)).error
     assert (error.name, error.value) == ("NameError", "name 'undefined_name' is not defined")
 
@@ -107,9 +107,10 @@ async def test_lists_and_dicts_come_as_json_too(box, context):
 
 
 async def test_text_beyond_ascii_survives(box, context):
-    text = "kůň 🐎 \u2028\u0085 end"
-    execution = await box.code(f"print({text!r})\n{text!r}", context=context)
-    assert ("".join(execution.logs.stdout), execution.text) == (text + "\n", text)
+    # Line separators that a client must not take for the end of an event.
+    printed, shown = "kůň 🐎 \u2028\u0085\u000b end", "kůň 🐎"
+    execution = await box.code(f"print({printed!r})\n{shown!r}", context=context)
+    assert ("".join(execution.logs.stdout), execution.text) == (printed + "\n", shown)
 
 
 async def test_a_raw_display_has_only_its_own_formats(box, context):

@@ -137,9 +137,11 @@ async def test_an_event_can_carry_the_entry(box, folder, watch):
 
 async def test_a_stopped_watch_is_gone(box, folder, watch):
     await watch.start(folder)
+    (folder / "seen").touch()
+    await watch.sees(("seen", CREATE))
     await watch.stop()
     if box.asynchronous:
-        await until(lambda: watch.exits, "on_exit after stop")
+        assert await until(lambda: watch.exits, "on_exit after stop") == [None]
     else:
         with pytest.raises(SandboxException):
             await box(watch.handle.get_new_events)
