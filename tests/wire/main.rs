@@ -1,0 +1,17 @@
+//! The assembled agent as clients meet it: every byte goes through a socket.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a failed expectation is the test's failure"
+)]
+
+mod agent;
+mod gate;
+mod http1;
+mod listener;
+mod signatures;
+mod stream;
+mod users;
