@@ -74,7 +74,10 @@ async fn a_token_closes_every_route_but_four() {
     }
     // A stream is refused with a status, too, not with a frame.
     let stream = frame(0, "{}");
-    agent.send("POST", START, &[("content-type", "application/connect+json")], stream).await.assert_http_error(401, REFUSED);
+    agent
+        .send("POST", START, &[("content-type", "application/connect+json")], stream)
+        .await
+        .assert_http_error(401, REFUSED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +94,10 @@ async fn init_sets_changes_and_keeps_what_it_is_told() {
     assert_eq!(init(r#"{"accessToken":"tok","envVars":{"A":"1","E2B_SANDBOX":"x"}}"#).await.status, 204);
     assert_eq!(agent.get("/envs").await.status, 401);
     let reply = envs().await;
-    assert_eq!((reply.assert_ok(), reply.header("cache-control")), (json!({"A":"1","E2B_SANDBOX":"false"}), Some("no-store")));
+    assert_eq!(
+        (reply.assert_ok(), reply.header("cache-control")),
+        (json!({"A":"1","E2B_SANDBOX":"false"}), Some("no-store"))
+    );
     let reply = init(r#"{"accessToken":"other"}"#).await;
     assert_eq!((reply.status, reply.text().trim_end()), (401, "access token validation failed"));
     assert!(reply.header("content-type").unwrap().starts_with("text/plain"));
@@ -161,7 +167,8 @@ async fn metrics_are_one_flat_object_in_a_fixed_order() {
     let metrics = reply.assert_ok();
     assert_eq!(reply.header("content-type"), Some("application/json"));
     let keys: Vec<_> = metrics.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = "ts cpu_count cpu_used_pct mem_total_mib mem_used_mib mem_total mem_used mem_cache disk_used disk_total";
+    let expected =
+        "ts cpu_count cpu_used_pct mem_total_mib mem_used_mib mem_total mem_used mem_cache disk_used disk_total";
     assert_eq!(keys.join(" "), expected);
     for (name, value) in metrics.as_object().unwrap() {
         assert!(value.is_number(), "{name}");

@@ -112,10 +112,7 @@ async fn a_preflight_is_answered_before_anything_else() {
         assert_eq!(reply.header("access-control-allow-headers"), Some("x-access-token, content-type"));
         assert_eq!(reply.header("access-control-max-age"), Some("7200"));
         assert_eq!(reply.header("access-control-allow-credentials"), None);
-        assert_eq!(
-            reply.header("vary"),
-            Some("Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
-        );
+        assert_eq!(reply.header("vary"), Some("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
     }
     let other = [("origin", "https://page"), ("access-control-request-method", "TRACE")];
     let reply = agent.send("OPTIONS", "/health", &other, "").await;
@@ -141,9 +138,7 @@ async fn every_answer_can_be_read_from_another_origin() {
         assert_eq!(reply.header("access-control-allow-origin"), Some("*"), "{target}");
         assert_eq!(
             reply.header("access-control-expose-headers"),
-            Some(
-                "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin, Location, Cache-Control, X-Content-Type-Options"
-            )
+            Some("Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin, Location, Cache-Control, X-Content-Type-Options")
         );
         assert_eq!(reply.header("vary"), Some("Origin"), "{target}");
         let reply = agent.send(method, target, &[json], "{}").await;

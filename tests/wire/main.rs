@@ -10,8 +10,13 @@
 
 mod agent;
 mod gate;
+mod golden;
 mod http1;
+mod input;
 mod listener;
+mod mapping;
+mod protocol;
 mod signatures;
+mod start;
 mod stream;
 mod users;

@@ -56,9 +56,8 @@ async fn another_token_has_its_own_signatures() {
 async fn a_signed_url_serves_until_its_time_is_over() {
     let agent = secured(TOKEN).await;
     let path = agent.file("a b.txt", "content");
-    let url = |signature: &str, more: &str| {
-        format!("/files?path={}&signature={}{more}", encoded(&path), encoded(signature))
-    };
+    let url =
+        |signature: &str, more: &str| format!("/files?path={}&signature={}{more}", encoded(&path), encoded(signature));
     let genuine = sign(&format!("{path}:read::{TOKEN}"));
     assert_eq!(agent.get(&url(&genuine, "")).await.text(), "content");
     let future = sign(&format!("{path}:read::{TOKEN}:9999999999"));
@@ -77,9 +76,15 @@ async fn a_signed_url_serves_until_its_time_is_over() {
     ] {
         agent.get(&url(signature, more)).await.assert_http_error(401, told);
     }
-    agent.get(&format!("/files?path={}", encoded(&path))).await.assert_http_error(401, "missing signature query parameter");
+    agent
+        .get(&format!("/files?path={}", encoded(&path)))
+        .await
+        .assert_http_error(401, "missing signature query parameter");
     // An empty name is signed like none, and then nobody has it.
-    agent.get(&url(&genuine, "&username=")).await.assert_http_error(401, "error looking up user '': user: unknown user ");
+    agent
+        .get(&url(&genuine, "&username="))
+        .await
+        .assert_http_error(401, "error looking up user '': user: unknown user ");
 }
 
 #[tokio::test(flavor = "multi_thread")]

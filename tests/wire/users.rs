@@ -31,7 +31,9 @@ async fn an_unknown_user_is_refused_everywhere_in_the_shape_of_the_protocol() {
             let reply = agent.send(method, path, &[user, ("content-type", "application/json")], "{}").await;
             reply.assert_rpc_error(401, "unauthenticated", &told);
         }
-        for path in [START, "/process.Process/Connect", "/process.Process/StreamInput", "/filesystem.Filesystem/WatchDir"] {
+        for path in
+            [START, "/process.Process/Connect", "/process.Process/StreamInput", "/filesystem.Filesystem/WatchDir"]
+        {
             for content_type in ["application/connect+json", "application/connect+proto"] {
                 let reply = agent.send("POST", path, &[user, ("content-type", content_type)], frame(0, "{}")).await;
                 let end = json!({ "error": { "code": "unauthenticated", "message": told } }).to_string();
@@ -72,5 +74,8 @@ async fn a_default_user_who_does_not_exist_fails_only_what_needs_one() {
     for method in ["GetWatcherEvents", "RemoveWatcher"] {
         assert_eq!(agent.filesystem(method, json!({"watcherId":"x"})).await.status, 404, "{method}");
     }
-    agent.get("/files?path=/etc/passwd").await.assert_http_error(401, "error looking up user 'ghost': user: unknown user ghost");
+    agent
+        .get("/files?path=/etc/passwd")
+        .await
+        .assert_http_error(401, "error looking up user 'ghost': user: unknown user ghost");
 }
