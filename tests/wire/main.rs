@@ -19,4 +19,5 @@ mod protocol;
 mod signatures;
 mod start;
 mod stream;
+mod streams;
 mod users;

@@ -128,6 +128,12 @@ impl EventStream {
         event["start"]["pid"].as_u64().unwrap_or_else(|| panic!("{event} came before the start"))
     }
 
+    /// A member of the next message, for streams whose messages have no `event` around them.
+    pub async fn event_of(&mut self, name: &str) -> Value {
+        let message = self.message().await;
+        message.unwrap_or_else(|| panic!("the stream ended: {:?}", self.ended))[name].take()
+    }
+
     /// Reads output until it contains the text.
     pub async fn until(&mut self, text: &str) -> Vec<u8> {
         let mut seen = Vec::new();
