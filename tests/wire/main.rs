@@ -9,6 +9,7 @@
 )]
 
 mod agent;
+mod filesystem;
 mod gate;
 mod golden;
 mod http1;
@@ -21,3 +22,4 @@ mod start;
 mod stream;
 mod streams;
 mod users;
+mod watching;
