@@ -9,6 +9,7 @@
 )]
 
 mod agent;
+mod downloads;
 mod filesystem;
 mod gate;
 mod golden;
@@ -21,5 +22,6 @@ mod signatures;
 mod start;
 mod stream;
 mod streams;
+mod uploads;
 mod users;
 mod watching;
