@@ -9,10 +9,14 @@
 )]
 
 mod agent;
+mod code_port;
 mod downloads;
+
 mod filesystem;
+mod fuzz;
 mod gate;
 mod golden;
+mod grpc;
 mod http1;
 mod input;
 mod listener;
@@ -24,4 +28,5 @@ mod stream;
 mod streams;
 mod uploads;
 mod users;
+mod volume;
 mod watching;
