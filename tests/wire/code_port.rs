@@ -26,14 +26,18 @@ async fn routes_and_methods() {
             assert_eq!(reply.json(), json!({ "detail": "Method Not Allowed" }));
         }
     }
-    for path in ["/", "/nope", "/Health", "/contexts/x/y", "/contexts/x/restart/y", "//contexts", "/files", "/init", "/envs"] {
+    for path in
+        ["/", "/nope", "/Health", "/contexts/x/y", "/contexts/x/restart/y", "//contexts", "/files", "/init", "/envs"]
+    {
         for method in ["GET", "POST", "DELETE"] {
             let reply = agent.send_code(method, path, &[], "").await;
             assert_eq!((reply.status, reply.json()), (404, json!({ "detail": "Not Found" })), "{method} {path}");
             assert_eq!(reply.header("content-type"), Some("application/json"));
         }
     }
-    for (path, target) in [("/contexts/", "/contexts"), ("/health/?a=b", "/health?a=b"), ("/contexts/x/", "/contexts/x")] {
+    for (path, target) in
+        [("/contexts/", "/contexts"), ("/health/?a=b", "/health?a=b"), ("/contexts/x/", "/contexts/x")]
+    {
         let reply = agent.send_code("GET", path, &[], "").await;
         assert_eq!((reply.status, reply.header("location")), (307, Some(target)), "{path}");
     }
@@ -51,7 +55,10 @@ async fn an_image_without_kernels_is_healthy_and_says_what_it_lacks() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let reply = health().await;
-    assert_eq!((reply.status, reply.text().as_str(), reply.header("content-type")), (200, "\"OK\"", Some("application/json")));
+    assert_eq!(
+        (reply.status, reply.text().as_str(), reply.header("content-type")),
+        (200, "\"OK\"", Some("application/json"))
+    );
     assert_eq!(agent.send_code("GET", "/contexts", &[], "").await.assert_ok(), json!([]));
     for (method, path, body, status, text) in [
         ("POST", "/contexts", json!({ "language": "cobol" }), 500, lacks("cobol")),
@@ -97,7 +104,13 @@ async fn odd_bodies_are_422_with_their_place() {
         ("/execute", &json_type, r#"{"code":1}"#, "string_type", json!(["body", "code"])),
         ("/execute", &json_type, r#"{"code":null}"#, "string_type", json!(["body", "code"])),
         ("/execute", &json_type, r#"{"code":"1","env_vars":{"A":1}}"#, "string_type", json!(["body", "env_vars", "A"])),
-        ("/execute", &json_type, r#"{"code":"1","env_vars":{"A":null}}"#, "string_type", json!(["body", "env_vars", "A"])),
+        (
+            "/execute",
+            &json_type,
+            r#"{"code":"1","env_vars":{"A":null}}"#,
+            "string_type",
+            json!(["body", "env_vars", "A"]),
+        ),
         ("/execute", &json_type, r#"{"code":"1","env_vars":[]}"#, "dict_type", json!(["body", "env_vars"])),
         ("/execute", &json_type, r#"{"code":"1","context_id":1}"#, "string_type", json!(["body", "context_id"])),
         ("/execute", &json_type, r#"{"code":"1","language":[]}"#, "string_type", json!(["body", "language"])),
@@ -143,7 +156,8 @@ async fn pages_of_every_origin_may_call() {
     assert_eq!(reply.header("access-control-allow-origin"), Some("https://page"));
     assert_eq!(reply.header("vary"), Some("Origin"));
     assert_eq!(agent.send_code("GET", "/contexts", &[], "").await.header("access-control-allow-origin"), None);
-    let ask = [origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type, x-y")];
+    let ask =
+        [origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type, x-y")];
     for path in ["/execute", "/contexts", "/nope"] {
         let reply = agent.send_code("OPTIONS", path, &ask, "").await;
         assert_eq!((reply.status, reply.text().as_str()), (200, "OK"));

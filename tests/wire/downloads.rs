@@ -39,7 +39,9 @@ async fn refusals_in_their_order() {
         agent.send("GET", &url(&file), &[("accept-encoding", header)], "").await.assert_http_error(406, encoding);
     }
     let identity = "identity encoding not acceptable for Range or conditional request";
-    for conditional in [("range", "bytes=0-0"), ("if-none-match", "\"x\""), ("if-modified-since", "x"), ("if-range", "x")] {
+    for conditional in
+        [("range", "bytes=0-0"), ("if-none-match", "\"x\""), ("if-modified-since", "x"), ("if-range", "x")]
+    {
         let headers = [("accept-encoding", "gzip, identity;q=0"), conditional];
         agent.send("GET", &url(&file), &headers, "").await.assert_http_error(406, identity);
     }

@@ -90,11 +90,18 @@ async fn directories_are_made_once_with_their_parents() {
     let deep = agent.path("a/b/c");
     let made = agent.filesystem("MakeDir", json!({ "path": deep })).await.assert_ok();
     let made = &made["entry"];
-    assert_eq!((&made["type"], &made["path"], &made["permissions"]), (&json!("FILE_TYPE_DIRECTORY"), &json!(deep), &json!("drwxr-xr-x")));
+    assert_eq!(
+        (&made["type"], &made["path"], &made["permissions"]),
+        (&json!("FILE_TYPE_DIRECTORY"), &json!(deep), &json!("drwxr-xr-x"))
+    );
     let told = format!("directory already exists: {deep}");
     agent.filesystem("MakeDir", json!({ "path": deep })).await.assert_rpc_error(409, "already_exists", &told);
     let told = format!("directory already exists: {deep}/");
-    agent.filesystem("MakeDir", json!({ "path": format!("{deep}/") })).await.assert_rpc_error(409, "already_exists", &told);
+    agent.filesystem("MakeDir", json!({ "path": format!("{deep}/") })).await.assert_rpc_error(
+        409,
+        "already_exists",
+        &told,
+    );
     agent.file("file", "");
     let reply = agent.filesystem("MakeDir", json!({ "path": agent.path("file/x") })).await;
     reply.assert_rpc_error_begins(500, "internal", "error getting file info: ");
@@ -182,16 +189,18 @@ async fn listings_are_in_order_and_as_deep_as_asked() {
     for name in ["root/b/x/y", "root/a", "root/b/c", "root/B", "root/.hidden"] {
         agent.file(name, "");
     }
-    for (depth, expected) in [
-        (0, ".hidden B a b"),
-        (1, ".hidden B a b"),
-        (2, ".hidden B a b b/c b/x"),
-        (9, ".hidden B a b b/c b/x b/x/y"),
-    ] {
-        let listed = agent.filesystem("ListDir", json!({ "path": agent.path("root"), "depth": depth })).await.assert_ok();
+    for (depth, expected) in
+        [(0, ".hidden B a b"), (1, ".hidden B a b"), (2, ".hidden B a b b/c b/x"), (9, ".hidden B a b b/c b/x b/x/y")]
+    {
+        let listed =
+            agent.filesystem("ListDir", json!({ "path": agent.path("root"), "depth": depth })).await.assert_ok();
         let root = agent.path("root/");
-        let paths: Vec<_> =
-            listed["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap().strip_prefix(&root).unwrap()).collect();
+        let paths: Vec<_> = listed["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["path"].as_str().unwrap().strip_prefix(&root).unwrap())
+            .collect();
         assert_eq!(paths.join(" "), expected, "{depth}");
     }
     std::fs::create_dir(agent.path("empty")).unwrap();
@@ -205,11 +214,19 @@ async fn entries_look_as_clients_expect() {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o4755)).unwrap();
     symlink("file", agent.path("link")).unwrap();
     symlink("nowhere", agent.path("dangling")).unwrap();
-    assert!(std::process::Command::new("mkfifo").args(["-m", "644"]).arg(agent.path("fifo")).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo").args(["-m", "644"]).arg(agent.path("fifo")).status().unwrap().success()
+    );
     let told = entry(&agent, &file).await;
-    assert_eq!((&told["permissions"], &told["mode"], &told["size"]), (&json!("urwxr-xr-x"), &json!(0o755), &json!("5")));
+    assert_eq!(
+        (&told["permissions"], &told["mode"], &told["size"]),
+        (&json!("urwxr-xr-x"), &json!(0o755), &json!("5"))
+    );
     let link = entry(&agent, &agent.path("link")).await;
-    assert_eq!((&link["type"], &link["mode"], &link["permissions"]), (&json!("FILE_TYPE_FILE"), &json!(0o755), &json!("Lrwxrwxrwx")));
+    assert_eq!(
+        (&link["type"], &link["mode"], &link["permissions"]),
+        (&json!("FILE_TYPE_FILE"), &json!(0o755), &json!("Lrwxrwxrwx"))
+    );
     assert_eq!((&link["symlinkTarget"], &link["size"]), (&json!(std::fs::canonicalize(&file).unwrap()), &json!("4")));
     let dangling = entry(&agent, &agent.path("dangling")).await;
     assert!(dangling.get("type").is_none(), "{dangling}");

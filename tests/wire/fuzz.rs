@@ -128,9 +128,7 @@ async fn random_bodies_get_an_answer_on_every_route() {
     let agent = Agent::start().await;
     let mut dice = Dice(0x5eed_0002);
     for round in 0..8 {
-        for (address, routes) in
-            [(agent.agent, agent_routes()), (agent.code, CODE_ROUTES.map(str::to_owned).into())]
-        {
+        for (address, routes) in [(agent.agent, agent_routes()), (agent.code, CODE_ROUTES.map(str::to_owned).into())] {
             for route in &routes {
                 let body = dice.bytes(300);
                 let body = match round % 4 {
@@ -163,12 +161,13 @@ async fn damaged_requests_end_nothing() {
     let agent = Agent::start().await;
     let mut dice = Dice(0x5eed_0003);
     let work = agent.path("fuzz");
-    let json = |path: &str, body: String| request("POST", path, &[("content-type", "application/json")], body.as_bytes());
+    let json =
+        |path: &str, body: String| request("POST", path, &[("content-type", "application/json")], body.as_bytes());
     let stream = |path: &str, body: &str| {
         let headers = [("content-type", "application/connect+json"), ("connect-timeout-ms", "100")];
         request("POST", path, &headers, &frame(0, body))
     };
-    let form = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"fuzz-form\"\r\n\r\nabc\r\n--XX--\r\n";
+    let form = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"/dev/null\"\r\n\r\nabc\r\n--XX--\r\n";
     let agent_requests = [
         json("/init", r#"{"timestamp":"2024-01-01T00:00:00Z","envVars":{"A":"b"},"volumeMounts":[]}"#.into()),
         json("/filesystem.Filesystem/Stat", format!(r#"{{"path":"{work}"}}"#)),
@@ -176,16 +175,29 @@ async fn damaged_requests_end_nothing() {
         json("/filesystem.Filesystem/GetWatcherEvents", r#"{"watcherId":"wabcdefghij0123456789"}"#.into()),
         json("/process.Process/SendInput", r#"{"process":{"pid":4294967295},"input":{"stdin":"aGk="}}"#.into()),
         json("/process.Process/SendSignal", r#"{"process":{"tag":"none"},"signal":"SIGNAL_SIGTERM"}"#.into()),
-        stream("/process.Process/Start", r#"{"process":{"cmd":"/bin/true","args":["a"],"cwd":"/"},"stdin":false,"tag":"t"}"#),
+        stream(
+            "/process.Process/Start",
+            r#"{"process":{"cmd":"/bin/true","args":["a"],"cwd":"/"},"stdin":false,"tag":"t"}"#,
+        ),
         stream("/process.Process/Connect", r#"{"process":{"pid":4294967295}}"#),
         stream("/process.Process/StreamInput", r#"{"start":{"process":{"tag":"none"}}}"#),
         stream("/filesystem.Filesystem/WatchDir", r#"{"path":"/proc/self","recursive":false}"#),
         request("GET", &format!("/files?path={work}&signature_expiration=1"), &[("range", "bytes=0-1,3-4")], b""),
-        request("POST", &format!("/files?path={work}/f"), &[("content-type", "multipart/form-data; boundary=XX")], form.as_bytes()),
+        request(
+            "POST",
+            &format!("/files?path={work}/f"),
+            &[("content-type", "multipart/form-data; boundary=XX")],
+            form.as_bytes(),
+        ),
         request("POST", "/process.Process/List", &[("content-type", "application/grpc-web")], &frame(0, "")),
     ];
     let code_requests = [
-        request("POST", "/execute", &[("content-type", "application/json")], br#"{"code":"1","env_vars":{"A":"b"},"language":"cobol"}"#),
+        request(
+            "POST",
+            "/execute",
+            &[("content-type", "application/json")],
+            br#"{"code":"1","env_vars":{"A":"b"},"language":"cobol"}"#,
+        ),
         request("POST", "/contexts", &[("content-type", "application/json")], br#"{"cwd":"/","language":"cobol"}"#),
         request("DELETE", "/contexts/x", &[], b""),
     ];

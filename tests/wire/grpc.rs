@@ -73,7 +73,9 @@ async fn errors_are_trailers() {
     let agent = Agent::start().await;
     let sender = h2c(agent.agent).await;
     let status = |answer: &Answer| {
-        let find = |name: &str| answer.trailers.get(name).or(answer.headers.get(name)).map(|value| value.to_str().unwrap().to_owned());
+        let find = |name: &str| {
+            answer.trailers.get(name).or(answer.headers.get(name)).map(|value| value.to_str().unwrap().to_owned())
+        };
         (answer.status, find("grpc-status").unwrap(), find("grpc-message").unwrap_or_default())
     };
     let answer = send(&sender, LIST, &[GRPC], frame(0, "")).await;
@@ -89,7 +91,13 @@ async fn errors_are_trailers() {
         let answer = send(&sender, path, &[GRPC, ("grpc-timeout", "x")], frame(0, "")).await;
         assert_eq!(status(&answer).1, "3", "{path}");
     }
-    let answer = send(&sender, START, &[GRPC, ("grpc-timeout", "200m")], frame(0, b"\x0a\x11\x0a\x0a/bin/sleep\x12\x03600\x20\x00")).await;
+    let answer = send(
+        &sender,
+        START,
+        &[GRPC, ("grpc-timeout", "200m")],
+        frame(0, b"\x0a\x11\x0a\x0a/bin/sleep\x12\x03600\x20\x00"),
+    )
+    .await;
     assert_eq!(status(&answer).1, "4", "the time limit ends the stream");
     assert_eq!(send(&sender, "/process.Process/Nope", &[GRPC], frame(0, "")).await.status, 404);
     assert_eq!(send(&sender, LIST, &[("content-type", "application/grpc+json")], frame(0, "")).await.status, 415);
@@ -103,7 +111,8 @@ async fn errors_are_trailers() {
 async fn connect_works_over_http2_as_well() {
     let agent = Agent::start().await;
     let sender = h2c(agent.agent).await;
-    let calls = (0..50).map(|_| send(&sender, START, &[("content-type", "application/connect+proto")], frame(0, SCRIPT)));
+    let calls =
+        (0..50).map(|_| send(&sender, START, &[("content-type", "application/connect+proto")], frame(0, SCRIPT)));
     for answer in futures_util::future::join_all(calls).await {
         let frames = frames(&answer.body);
         assert_eq!((frames.len(), frames.last()), (4, Some(&(2, b"{}".to_vec()))));

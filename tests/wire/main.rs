@@ -12,6 +12,7 @@ mod agent;
 mod code_port;
 mod downloads;
 
+mod edges;
 mod filesystem;
 mod fuzz;
 mod gate;
@@ -21,6 +22,7 @@ mod http1;
 mod input;
 mod listener;
 mod mapping;
+mod ownership;
 mod protocol;
 mod signatures;
 mod start;

@@ -124,7 +124,8 @@ async fn an_expired_start_starts_nothing() {
     let agent = Agent::start().await;
     let mark = agent.path("mark");
     for limit in ["0", "-1"] {
-        let told = agent.stream(START, &[("connect-timeout-ms", limit)], sh(&format!("touch {mark}"))).await.all().await;
+        let told =
+            agent.stream(START, &[("connect-timeout-ms", limit)], sh(&format!("touch {mark}"))).await.all().await;
         assert_eq!((told.pid, told.close.to_string().as_str()), (0, EXPIRED));
     }
     assert_eq!(list(&agent).await, "{}");
@@ -141,7 +142,8 @@ async fn a_client_that_leaves_does_not_take_its_process_along() {
     for round in ["one", "two"] {
         let mut again = agent.stream(CONNECT, &[], json!({ "process": { "tag": "cat" } })).await;
         assert_eq!(again.started().await, pid);
-        let input = json!({ "process": by_pid(pid), "input": { "stdin": base64_simd::STANDARD.encode_to_string(round) } });
+        let input =
+            json!({ "process": by_pid(pid), "input": { "stdin": base64_simd::STANDARD.encode_to_string(round) } });
         agent.process("SendInput", input).await.assert_ok();
         again.until(round).await;
     }

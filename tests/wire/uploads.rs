@@ -44,13 +44,17 @@ async fn one_file_is_an_array_of_exactly_three_members() {
     let after = fs::metadata(&path).unwrap();
     assert_eq!((after.ino(), after.mode() & 0o777, after.len()), (meta.ino(), 0o600, 0));
     // A device takes what it is given.
-    assert_eq!(agent.send("POST", &url("/dev/null"), &[RAW], "gone").await.assert_ok(), json!([told("null", "/dev/null")]));
+    assert_eq!(
+        agent.send("POST", &url("/dev/null"), &[RAW], "gone").await.assert_ok(),
+        json!([told("null", "/dev/null")])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_in_their_order() {
     let agent = Agent::start().await;
-    let post = async |target: &str, headers: &[(&str, &str)], body: &str| agent.send("POST", target, headers, body).await;
+    let post =
+        async |target: &str, headers: &[(&str, &str)], body: &str| agent.send("POST", target, headers, body).await;
     let path = agent.path("f");
     let target = url(&path);
     let ghost = format!("{target}&username=ghost");
@@ -62,16 +66,22 @@ async fn refusals_in_their_order() {
     let unknown = "error looking up user 'ghost': user: unknown user ghost";
     post(&ghost, &[RAW, ("x-metadata-a", "\u{e4}")], "x").await.assert_http_error(401, unknown);
     let metadata = post(&target, &[("x-metadata-a", "\u{e4}")], "x").await;
-    metadata.assert_http_error_begins(400, "invalid metadata: metadata value for key \"a\" contains non-printable-ASCII byte 0xc3 at offset 0");
+    metadata.assert_http_error_begins(
+        400,
+        "invalid metadata: metadata value for key \"a\" contains non-printable-ASCII byte 0xc3 at offset 0",
+    );
     let long = "k".repeat(247);
     let reply = post(&target, &[RAW, (&format!("x-metadata-{long}"), "v")], "x").await;
     reply.assert_http_error(400, &format!("invalid metadata: metadata key \"{long}\" exceeds 246 bytes"));
     let large = "v".repeat(4096 - 9);
     let reply = post(&target, &[RAW, ("x-metadata-k", &large)], "x").await;
     reply.assert_http_error(400, "invalid metadata: total metadata size 4097 exceeds 4096 bytes");
-    for (content_type, shown) in [(None, ""), (Some("text/plain"), "text/plain"), (Some("application/json; x=y"), "application/json; x=y")] {
+    for (content_type, shown) in
+        [(None, ""), (Some("text/plain"), "text/plain"), (Some("application/json; x=y"), "application/json; x=y")]
+    {
         let headers: Vec<_> = content_type.map(|value| ("content-type", value)).into_iter().collect();
-        let told = format!("unsupported content type: {shown}, expected multipart/form-data or application/octet-stream");
+        let told =
+            format!("unsupported content type: {shown}, expected multipart/form-data or application/octet-stream");
         post(&target, &headers, "x").await.assert_http_error(400, &told);
     }
     assert!(!fs::exists(&path).unwrap(), "nothing was written");
@@ -81,10 +91,14 @@ async fn refusals_in_their_order() {
     for target in ["/files?path=".to_owned(), url(&work)] {
         post(&target, &[RAW], "x").await.assert_http_error(400, &directory);
     }
-    post(&url("~nobody"), &[RAW], "x").await.assert_http_error_begins(400, "error expanding and resolving path '~nobody': ");
+    post(&url("~nobody"), &[RAW], "x")
+        .await
+        .assert_http_error_begins(400, "error expanding and resolving path '~nobody': ");
     agent.file("file", "");
     let inside = agent.path("file/x/y");
-    post(&url(&inside), &[RAW], "x").await.assert_http_error(500, &format!("error ensuring directories: path is a file: {}", agent.path("file")));
+    post(&url(&inside), &[RAW], "x")
+        .await
+        .assert_http_error(500, &format!("error ensuring directories: path is a file: {}", agent.path("file")));
     let slash = format!("{}/", agent.path("dir"));
     post(&url(&slash), &[RAW], "x").await.assert_http_error_begins(400, "path is a directory: ");
 }
@@ -121,7 +135,9 @@ async fn broken_forms_are_told() {
     post("multipart/related; boundary=XX", "/files", "").await.assert_http_error(500, not_form);
     let no_boundary = "error parsing multipart form: no multipart boundary param in Content-Type";
     post("multipart/form-data", "/files", "").await.assert_http_error(500, no_boundary);
-    for body in ["", "garbage", "--XX\r\nbroken", "--XX\r\nContent-Disposition: form-data; name=\"other\"\r\n\r\nno end"] {
+    for body in
+        ["", "garbage", "--XX\r\nbroken", "--XX\r\nContent-Disposition: form-data; name=\"other\"\r\n\r\nno end"]
+    {
         post(FORM.1, "/files", body).await.assert_http_error_begins(500, "error reading form: ");
     }
     let no_name = "error getting multipart custom part file name: filename not found in Content-Disposition header";
@@ -147,11 +163,15 @@ async fn a_cut_upload_is_told_and_harms_nobody() {
     let agent = Agent::start().await;
     let path = agent.path("f");
     let packed = gzip("some content that is long enough to be cut in half");
-    let reply = agent.send("POST", &url(&path), &[RAW, ("content-encoding", "gzip")], &packed[..packed.len() / 2]).await;
+    let reply =
+        agent.send("POST", &url(&path), &[RAW, ("content-encoding", "gzip")], &packed[..packed.len() / 2]).await;
     reply.assert_http_error(500, "error writing file: unexpected EOF");
     // The client goes away in the middle.
     let mut connection = agent.connect().await;
-    let head = format!("POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 100\r\n\r\n12345678", url(&path));
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 100\r\n\r\n12345678",
+        url(&path)
+    );
     connection.write(head.as_bytes()).await;
     drop(connection);
     agent.assert_alive().await;

@@ -51,7 +51,10 @@ async fn moves_and_removals_have_their_names() {
     let reply = agent.filesystem("GetWatcherEvents", id.clone()).await.assert_ok();
     let told = reply["events"].as_array().unwrap();
     assert_eq!((&told[0], told.len()), (&json!({ "name": "a", "type": "EVENT_TYPE_RENAME" }), 2));
-    assert_eq!((&told[1]["name"], &told[1]["type"], &told[1]["entry"]["path"]), (&json!("b"), &json!("EVENT_TYPE_CREATE"), &json!(b)));
+    assert_eq!(
+        (&told[1]["name"], &told[1]["type"], &told[1]["entry"]["path"]),
+        (&json!("b"), &json!("EVENT_TYPE_CREATE"), &json!(b))
+    );
     agent.filesystem("Remove", json!({ "path": b })).await.assert_ok();
     assert_eq!(events(&agent, &id).await, pairs(&[("b", "REMOVE")]));
     // Nothing that happens inside a directory below, unless asked for.
@@ -69,7 +72,8 @@ async fn new_directories_are_watched_at_once_where_asked() {
     let target = format!("/files?path={}", agent.path("new/nested/f"));
     assert_eq!(agent.send("POST", &target, &[RAW], "content").await.status, 200);
     let told = events(&agent, &id).await;
-    for expected in [("new", "CREATE"), ("new/nested", "CREATE"), ("new/nested/f", "CREATE"), ("new/nested/f", "WRITE")] {
+    for expected in [("new", "CREATE"), ("new/nested", "CREATE"), ("new/nested/f", "CREATE"), ("new/nested/f", "WRITE")]
+    {
         assert!(told.contains(&(expected.0.into(), expected.1.into())), "{expected:?} in {told:?}");
     }
 }
