@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::agent::Agent;
+use crate::{agent::Agent, http1::Fields};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -99,7 +99,7 @@ async fn odd_bodies_are_422_with_their_place() {
     let agent = Agent::start().await;
     let text = [("content-type", "text/plain")];
     let json_type = [JSON];
-    let rows: [(&str, &[(&str, &str)], &str, &str, Value); 14] = [
+    let rows: [(&str, Fields<'_>, &str, &str, Value); 14] = [
         ("/execute", &json_type, "{}", "missing", json!(["body", "code"])),
         ("/execute", &json_type, r#"{"code":1}"#, "string_type", json!(["body", "code"])),
         ("/execute", &json_type, r#"{"code":null}"#, "string_type", json!(["body", "code"])),

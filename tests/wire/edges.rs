@@ -55,6 +55,18 @@ async fn a_client_that_asks_before_it_sends_is_told_to_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_unary_call_may_come_in_chunks() {
+    let agent = Agent::start().await;
+    let headers = [("content-type", "application/json"), ("transfer-encoding", "chunked")];
+    for (body, status) in
+        [("5\r\n{\"pat\r\n7\r\nh\":\"/\"}\r\n0\r\n\r\n", 200), ("0\r\n\r\n", 400), ("1\r\n{\r\n0\r\n\r\n", 400)]
+    {
+        let reply = agent.send("POST", "/filesystem.Filesystem/Stat", &headers, body).await;
+        assert_eq!(reply.status, status, "{body:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_goes_on_after_a_stream() {
     let agent = Agent::start().await;
     let headers = [("content-type", "application/connect+json")];

@@ -1,6 +1,15 @@
 //! Nonsense, from a fixed seed: whatever comes in, the agent goes on.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    panic,
+    sync::{
+        Once,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,6 +22,28 @@ use crate::{
     http1::request,
     stream::{frame, gzip},
 };
+
+static WATCH: Once = Once::new();
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts panics in tasks of any agent, which the agent itself survives. Those of tests are on threads of their own.
+async fn watched() -> Agent {
+    WATCH.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if thread::current().name().is_none_or(|name| name.starts_with("tokio")) {
+                PANICS.fetch_add(1, Ordering::SeqCst);
+            }
+            print(info);
+        }));
+    });
+    Agent::start().await
+}
+
+async fn assert_unharmed(agent: &Agent) {
+    agent.assert_alive().await;
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a handler panicked");
+}
 
 /// xorshift64*.
 struct Dice(u64);
@@ -109,7 +140,7 @@ const TYPES: [&str; 12] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_bytes_end_nothing() {
-    let agent = Agent::start().await;
+    let agent = watched().await;
     let mut dice = Dice(0x5eed_0001);
     for _ in 0..150 {
         let mut bytes = dice.bytes(2048);
@@ -120,12 +151,12 @@ async fn random_bytes_end_nothing() {
             throw(address, &bytes).await;
         }
     }
-    agent.assert_alive().await;
+    assert_unharmed(&agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_bodies_get_an_answer_on_every_route() {
-    let agent = Agent::start().await;
+    let agent = watched().await;
     let mut dice = Dice(0x5eed_0002);
     for round in 0..8 {
         for (address, routes) in [(agent.agent, agent_routes()), (agent.code, CODE_ROUTES.map(str::to_owned).into())] {
@@ -153,12 +184,12 @@ async fn random_bodies_get_an_answer_on_every_route() {
             }
         }
     }
-    agent.assert_alive().await;
+    assert_unharmed(&agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_requests_end_nothing() {
-    let agent = Agent::start().await;
+    let agent = watched().await;
     let mut dice = Dice(0x5eed_0003);
     let work = agent.path("fuzz");
     let json =
@@ -209,5 +240,5 @@ async fn damaged_requests_end_nothing() {
             throw(agent.code, &dice.mutate(whole.clone())).await;
         }
     }
-    agent.assert_alive().await;
+    assert_unharmed(&agent).await;
 }

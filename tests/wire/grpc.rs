@@ -74,7 +74,11 @@ async fn errors_are_trailers() {
     let sender = h2c(agent.agent).await;
     let status = |answer: &Answer| {
         let find = |name: &str| {
-            answer.trailers.get(name).or(answer.headers.get(name)).map(|value| value.to_str().unwrap().to_owned())
+            answer
+                .trailers
+                .get(name)
+                .or_else(|| answer.headers.get(name))
+                .map(|value| value.to_str().unwrap().to_owned())
         };
         (answer.status, find("grpc-status").unwrap(), find("grpc-message").unwrap_or_default())
     };
@@ -121,6 +125,27 @@ async fn connect_works_over_http2_as_well() {
     assert_eq!((answer.status, answer.body), (200, b"{}".to_vec()));
     let code = h2c(agent.code).await;
     assert_eq!(send(&code, "/execute", &[], b"{".to_vec()).await.status, 422);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_reset_has_had_its_start_and_leaves_its_process() {
+    let agent = Agent::start().await;
+    let sender = h2c(agent.agent).await;
+    for content_type in ["application/grpc", "application/connect+proto"] {
+        // `/bin/sleep 600` writes nothing: the start comes on its own.
+        let body = frame(0, b"\x0a\x11\x0a\x0a/bin/sleep\x12\x03600\x20\x00");
+        let request = Request::post(format!("http://agent{START}")).header("content-type", content_type);
+        let request = request.body(Full::new(body.into())).unwrap();
+        let response = timeout(PATIENCE, sender.clone().send_request(request)).await.unwrap().unwrap();
+        let mut body = response.into_body();
+        let first = timeout(PATIENCE, body.frame()).await.unwrap().unwrap().unwrap().into_data().unwrap();
+        let start = &frames(&first)[0].1;
+        let pid = start[5..].iter().rev().fold(0u64, |pid, byte| pid << 7 | u64::from(byte & 0x7f));
+        drop(body);
+        let again = agent.stream(crate::agent::CONNECT, &[], serde_json::json!({ "process": { "pid": pid } })).await;
+        agent.process("SendSignal", serde_json::json!({ "process": { "pid": pid }, "signal": 9 })).await.assert_ok();
+        assert_eq!(again.all().await.end["status"], "signal: killed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,6 +85,9 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
+/// Header fields of a request.
+pub type Fields<'a> = &'a [(&'a str, &'a str)];
+
 /// A connection with what was read ahead.
 pub struct Exchange<S> {
     pub stream: S,

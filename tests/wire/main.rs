@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::print_stderr,
     unreachable_pub,
     reason = "a failed expectation is the test's failure"
 )]
@@ -13,6 +14,7 @@ mod code_port;
 mod downloads;
 
 mod edges;
+mod extremes;
 mod filesystem;
 mod fuzz;
 mod gate;
@@ -20,10 +22,12 @@ mod golden;
 mod grpc;
 mod http1;
 mod input;
+mod leaks;
 mod listener;
 mod mapping;
 mod ownership;
 mod protocol;
+mod selection;
 mod signatures;
 mod start;
 mod stream;

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::{
     agent::{Agent, CONNECT, FILESYSTEM_UNARY, PROCESS_UNARY, START},
+    http1::Fields,
     stream::{frame, frames, gunzip, gzip},
 };
 
@@ -156,7 +157,7 @@ async fn broken_frames_get_their_codes() {
     let plain: &[(&str, &str)] = &[STREAM];
     let packed: &[(&str, &str)] = &[STREAM, ("connect-content-encoding", "gzip")];
     let two = [frame(0, "{}"), frame(0, "{}")].concat();
-    let rows: [(&[(&str, &str)], Vec<u8>, &str, &str); 9] = [
+    let rows: [(Fields<'_>, Vec<u8>, &str, &str); 9] = [
         (plain, vec![], "unimplemented", "unary request has zero messages"),
         (plain, two, "unimplemented", "unary request has multiple messages"),
         (plain, frame(4, "{}"), "internal", "protocol error: invalid envelope flags 4"),

@@ -39,6 +39,9 @@ async fn known_signatures_pass_and_all_else_is_refused_in_order() {
                    &signature=v1_x09R0%2BVxB2mRzkxWcRyFCpiJmFv0okUrtgQ6q12G0jM";
     let reply = agent.send("POST", &format!("/files?{expired}"), &raw, "x").await;
     reply.assert_http_error(401, "signature is already expired");
+    // A plus that is not encoded is a blank.
+    let reply = agent.get(&format!("/files?{}", user.replace("%2B", "+"))).await;
+    reply.assert_http_error(401, "invalid signature");
     // A signature for writing does not read, nor the other way round.
     agent.get(&format!("/files?{expired}")).await.assert_http_error(401, "invalid signature");
     agent.send("POST", &format!("/files?{missing}"), &raw, "x").await.assert_http_error(401, "invalid signature");
@@ -85,6 +88,17 @@ async fn a_signed_url_serves_until_its_time_is_over() {
         .get(&url(&genuine, "&username="))
         .await
         .assert_http_error(401, "error looking up user '': user: unknown user ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_form_needs_no_file_name() {
+    let agent = secured(TOKEN).await;
+    let path = agent.path("f");
+    let signature = sign(&format!("{path}:write::{TOKEN}"));
+    let target = format!("/files?path={}&signature={}", encoded(&path), encoded(&signature));
+    let form = "--XX\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\ncontent\r\n--XX--\r\n";
+    let reply = agent.send("POST", &target, &[("content-type", "multipart/form-data; boundary=XX")], form).await;
+    assert_eq!(reply.assert_ok(), serde_json::json!([{ "name": "f", "path": path, "type": "file" }]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

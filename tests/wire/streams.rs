@@ -83,7 +83,7 @@ async fn odd_keepalive_intervals_hurt_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadline_of_start_ends_the_stream_and_kills_the_process() {
     let agent = Agent::start().await;
-    let mut stream = agent.stream(START, &[("connect-timeout-ms", "300")], sh("exec sleep 600")).await;
+    let mut stream = agent.stream(START, &[("connect-timeout-ms", "1000")], sh("exec sleep 600")).await;
     let pid = stream.started().await;
     let told = stream.all().await;
     assert_eq!((told.close.to_string().as_str(), told.end), (EXPIRED, json!(null)));
@@ -95,7 +95,7 @@ async fn the_deadline_of_start_ends_the_stream_and_kills_the_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadline_of_start_holds_even_when_the_client_has_left() {
     let agent = Agent::start().await;
-    let mut stream = agent.stream(START, &[("connect-timeout-ms", "1000")], sh("exec sleep 600")).await;
+    let mut stream = agent.stream(START, &[("connect-timeout-ms", "2000")], sh("exec sleep 600")).await;
     let pid = stream.started().await;
     drop(stream);
     // Connecting does not extend it, and has no deadline of its own.
@@ -108,7 +108,7 @@ async fn the_deadline_of_other_streams_ends_only_them() {
     let agent = Agent::start().await;
     let mut stream = agent.sh("read line; sleep 600").await;
     let pid = stream.started().await;
-    let limit = [("connect-timeout-ms", "100")];
+    let limit = [("connect-timeout-ms", "500")];
     let told = agent.stream(CONNECT, &limit, json!({ "process": by_pid(pid) })).await.all().await;
     assert_eq!((told.pid, told.close.to_string().as_str()), (pid, EXPIRED));
     let mut watch = agent.stream(WATCH, &limit, json!({ "path": "/" })).await;
