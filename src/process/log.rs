@@ -11,15 +11,17 @@
 //! * A chunk is let go as soon as every cursor is past it and it is delivered.
 //! * What is kept is limited by a budget in bytes, of which each chunk takes [`CHUNK_COST_BYTES`] besides its data.
 //! * **Nobody subscribed:** a full log lets its oldest chunks go. The process never waits for a listener.
-//! * **Somebody subscribed:** a full log has [room](Log::has_room) as long as the *furthest* cursor is less than a
-//!   budget behind. A single slow subscriber therefore slows the process down through its pipe and loses nothing;
-//!   with several, the process runs at the pace of the fastest, and a cursor that falls a whole budget behind that
-//!   one is [told](Taken::Skipped) how many bytes it missed.
+//! * **Somebody subscribed:** a full log has [room](Log::has_room) as long as the slowest cursor *that moves* is less
+//!   than a budget behind. A cursor moves when it took something within the last [`PATIENCE`], or had nothing to
+//!   take. Slow subscribers therefore slow the process down through its pipe and lose nothing. Once none moves, the
+//!   furthest one is waited for, so that a single subscriber may pause for as long as it likes; another that stalled
+//!   is left behind and [told](Taken::Skipped) how many bytes it missed.
 //! * The end comes after the last chunk, for each cursor at its own time.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::proto::process::process_event::{EndEvent, data_event::Output};
 
@@ -28,6 +30,9 @@ pub(super) const CHUNK_COST_BYTES: usize = 96;
 
 /// The largest chunk that is ever appended, in bytes.
 pub(super) const CHUNK_LIMIT_BYTES: usize = 32 * 1024;
+
+/// How long the process and the other subscribers wait for one that does not take what is there for it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Names a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,35 +85,41 @@ struct Cursor {
     next: u64,
     /// Bytes of output before that chunk.
     offset: u64,
+    /// When it last took something, or last had nothing to take.
+    moved: Instant,
 }
 
 impl Log {
-    /// Whether the process may write on. Always true when nobody is subscribed.
-    pub(super) fn has_room(&self, budget: usize) -> bool {
-        let Some(furthest) = self.furthest() else { return true };
-        let next = self.chunks.get(self.index_of(furthest));
+    /// Whether the process may write on. Always true when nobody is subscribed. May become true by mere time.
+    pub(super) fn has_room(&self, budget: usize, now: Instant) -> bool {
+        let Some(awaited) = self.awaited(now) else { return true };
+        let next = self.chunks.get(self.index_of(awaited));
         let behind = next.map_or(0, |chunk| self.total_cost - chunk.total_cost);
         let behind = usize::try_from(behind).unwrap_or(usize::MAX);
         behind == 0 || behind.saturating_add(CHUNK_LIMIT_BYTES) <= budget
     }
 
     /// Adds what one read returned; empty reads add nothing.
-    pub(super) fn append(&mut self, output: Output, budget: usize) {
+    pub(super) fn append(&mut self, output: Output, budget: usize, now: Instant) {
         let length = data(&output).len();
         if length == 0 {
             return;
+        }
+        let number = self.first + self.chunks.len() as u64;
+        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.next >= number) {
+            cursor.moved = now;
         }
         let chunk = Chunk { output, offset: self.written, total_cost: self.total_cost };
         self.written += length as u64;
         self.cost += chunk.cost();
         self.total_cost += chunk.cost() as u64;
         self.chunks.push_back(chunk);
-        self.shrink(budget);
+        self.shrink(budget, now);
     }
 
-    /// Lets the oldest chunks go until the rest fits, but none that the furthest cursor still needs.
-    pub(super) fn shrink(&mut self, budget: usize) {
-        let keep_from = self.furthest().unwrap_or(u64::MAX);
+    /// Lets the oldest chunks go until the rest fits, but none that is needed by a cursor that is waited for.
+    pub(super) fn shrink(&mut self, budget: usize, now: Instant) {
+        let keep_from = self.awaited(now).unwrap_or(u64::MAX);
         while self.cost > budget && self.first < keep_from && self.chunks.len() > 1 {
             self.drop_first();
         }
@@ -119,12 +130,12 @@ impl Log {
         self.end.get_or_insert(end);
     }
 
-    pub(super) fn subscribe(&mut self) -> CursorId {
+    pub(super) fn subscribe(&mut self, now: Instant) -> CursorId {
         let id = self.next_cursor;
         self.next_cursor += 1;
         let next = self.undelivered.max(self.first);
         let offset = self.chunks.get(self.index_of(next)).map_or(self.written, |chunk| chunk.offset);
-        self.cursors.push(Cursor { id, next, offset });
+        self.cursors.push(Cursor { id, next, offset, moved: now });
         CursorId(id)
     }
 
@@ -138,9 +149,10 @@ impl Log {
     }
 
     /// The next thing for this cursor.
-    pub(super) fn take(&mut self, CursorId(id): CursorId) -> Taken {
+    pub(super) fn take(&mut self, CursorId(id): CursorId, now: Instant) -> Taken {
         let (first, written) = (self.first, self.written);
         let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.id == id) else { return Taken::Nothing };
+        cursor.moved = now;
         if cursor.next < first {
             let resumes_at = self.chunks.front().map_or(written, |chunk| chunk.offset);
             let skipped = resumes_at - cursor.offset;
@@ -180,8 +192,11 @@ impl Log {
         }
     }
 
-    fn furthest(&self) -> Option<u64> {
-        self.cursors.iter().map(|cursor| cursor.next).max()
+    /// The position that the process must not run away from.
+    fn awaited(&self, now: Instant) -> Option<u64> {
+        let moving = self.cursors.iter().filter(|cursor| now.saturating_duration_since(cursor.moved) < PATIENCE);
+        let slowest = moving.map(|cursor| cursor.next).min();
+        slowest.or_else(|| self.cursors.iter().map(|cursor| cursor.next).max())
     }
 
     fn index_of(&self, number: u64) -> usize {
@@ -223,48 +238,82 @@ mod tests {
     #[test]
     fn what_nobody_has_received_waits_and_is_not_told_twice() {
         let mut log = Log::default();
-        log.append(Output::Stdout("a".into()), BUDGET);
-        let first = log.subscribe();
-        assert_eq!(log.take(first), Taken::Output(Output::Stdout("a".into())));
+        let now = Instant::now();
+        log.append(Output::Stdout("a".into()), BUDGET, now);
+        let first = log.subscribe(now);
+        assert_eq!(log.take(first, now), Taken::Output(Output::Stdout("a".into())));
         log.unsubscribe(first);
-        log.append(Output::Stderr("b".into()), BUDGET);
-        let second = log.subscribe();
-        assert_eq!(log.take(second), Taken::Output(Output::Stderr("b".into())));
-        assert_eq!(log.take(second), Taken::Nothing);
+        log.append(Output::Stderr("b".into()), BUDGET, now);
+        let second = log.subscribe(now);
+        assert_eq!(log.take(second, now), Taken::Output(Output::Stderr("b".into())));
+        assert_eq!(log.take(second, now), Taken::Nothing);
         log.finish(end());
-        assert_eq!(log.take(second), Taken::End(end()));
+        assert_eq!(log.take(second, now), Taken::End(end()));
         assert_eq!(log.cost(), 0);
     }
 
     #[test]
-    fn one_stalled_subscriber_of_two_is_told_what_it_missed() {
+    fn one_stalled_subscriber_of_two_is_waited_for_a_while_and_then_told_what_it_missed() {
         let mut log = Log::default();
-        let (quick, stalled) = (log.subscribe(), log.subscribe());
+        let mut now = Instant::now();
+        let (quick, stalled) = (log.subscribe(now), log.subscribe(now));
+        let mut waited = 0;
         for _ in 0..20 {
-            assert!(log.has_room(BUDGET));
-            log.append(Output::Stdout(vec![0; 10_000].into()), BUDGET);
-            assert!(matches!(log.take(quick), Taken::Output(_)));
+            while !log.has_room(BUDGET, now) {
+                waited += 1;
+                now += PATIENCE;
+            }
+            log.append(Output::Stdout(vec![0; 10_000].into()), BUDGET, now);
+            assert!(matches!(log.take(quick, now), Taken::Output(_)));
         }
-        let Taken::Skipped(skipped) = log.take(stalled) else { panic!("nothing was skipped") };
+        assert_eq!(waited, 1);
+        let Taken::Skipped(skipped) = log.take(stalled, now) else { panic!("nothing was skipped") };
         let mut rest = 0;
-        while let Taken::Output(output) = log.take(stalled) {
+        while let Taken::Output(output) = log.take(stalled, now) {
             rest += data(&output).len() as u64;
         }
         assert_eq!(skipped + rest, 200_000);
     }
 
     #[test]
+    fn subscribers_of_different_pace_lose_nothing_as_long_as_they_move() {
+        let mut log = Log::default();
+        let mut now = Instant::now();
+        let cursors = [log.subscribe(now), log.subscribe(now)];
+        let mut taken = [0, 0];
+        for step in 0..2_000 {
+            now += PATIENCE / 10;
+            while log.has_room(BUDGET, now) {
+                log.append(Output::Stdout(vec![0; 1000].into()), BUDGET, now);
+            }
+            // Now the one, now the other is far ahead.
+            let (mut turns, index) = if step % 8 == 0 { (1, 1 - step / 500 % 2) } else { (100, step / 500 % 2) };
+            while turns > 0 {
+                match log.take(cursors[index], now) {
+                    Taken::Output(_) => taken[index] += 1,
+                    Taken::Nothing => break,
+                    other => panic!("{other:?} at step {step}"),
+                }
+                turns -= 1;
+            }
+        }
+        assert!(taken.iter().all(|taken| *taken > 200), "{taken:?}");
+    }
+
+    #[test]
     fn a_single_subscriber_holds_the_process_back() {
         let mut log = Log::default();
-        let only = log.subscribe();
+        let mut now = Instant::now();
+        let only = log.subscribe(now);
         let mut appended = 0;
-        while log.has_room(BUDGET * 4) {
-            log.append(Output::Stdout(vec![0; 1000].into()), BUDGET * 4);
+        while log.has_room(BUDGET * 4, now) {
+            now += PATIENCE;
+            log.append(Output::Stdout(vec![0; 1000].into()), BUDGET * 4, now);
             appended += 1;
             assert!(appended < 1000, "never full");
         }
         let mut taken = 0;
-        while let Taken::Output(_) = log.take(only) {
+        while let Taken::Output(_) = log.take(only, now) {
             taken += 1;
         }
         assert_eq!(taken, appended);
@@ -299,24 +348,26 @@ mod tests {
             let mut subscribers: Vec<(CursorId, Option<usize>)> = Vec::new();
             // Whether somebody may have been left behind by somebody faster.
             let mut several = false;
+            let mut now = Instant::now();
             for (number, step) in steps.into_iter().enumerate() {
+                now += PATIENCE / 10;
                 match step {
                     Step::Append(length) => {
-                        if log.has_room(BUDGET) {
+                        if log.has_room(BUDGET, now) {
                             let bytes = Bytes::from(vec![number as u8; length]);
-                            log.append(Output::Stdout(bytes.clone()), BUDGET);
+                            log.append(Output::Stdout(bytes.clone()), BUDGET, now);
                             written.push(bytes);
                         } else {
                             prop_assert!(log.has_subscribers(), "nobody listens and the process waits");
                         }
                     }
                     // Where it starts is known once it gets something: old undelivered output may be gone.
-                    Step::Subscribe if subscribers.len() < 4 => subscribers.push((log.subscribe(), None)),
+                    Step::Subscribe if subscribers.len() < 4 => subscribers.push((log.subscribe(now), None)),
                     Step::Subscribe => {}
                     Step::Unsubscribe(index) if index < subscribers.len() => log.unsubscribe(subscribers.remove(index).0),
                     Step::Take(index) if index < subscribers.len() => {
                         let (id, position) = &mut subscribers[index];
-                        take(&mut log, *id, position, &written, &mut undelivered, several)?;
+                        take(&mut log, *id, position, &written, &mut undelivered, several, now)?;
                     }
                     Step::Unsubscribe(_) | Step::Take(_) => {}
                 }
@@ -326,8 +377,8 @@ mod tests {
             }
             log.finish(end());
             for (id, position) in &mut subscribers {
-                while take(&mut log, *id, position, &written, &mut undelivered, true)? {}
-                prop_assert_eq!(log.take(*id), Taken::End(end()));
+                while take(&mut log, *id, position, &written, &mut undelivered, true, now)? {}
+                prop_assert_eq!(log.take(*id, now), Taken::End(end()));
                 prop_assert!(position.is_none_or(|position| position == written.len()));
             }
         }
@@ -340,8 +391,9 @@ mod tests {
         written: &[Bytes],
         undelivered: &mut usize,
         several: bool,
+        now: Instant,
     ) -> Result<bool, TestCaseError> {
-        match log.take(id) {
+        match log.take(id, now) {
             Taken::Output(output) => {
                 let number =
                     usize::try_from(log.cursors.iter().find(|cursor| cursor.id == id.0).unwrap().next).unwrap() - 1;

@@ -5,6 +5,7 @@
 //! [`SQUEEZED_BUDGET_BYTES`] instead of [`BUDGET_BYTES`].
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::log::{CursorId, Log, Taken};
+use tokio::time::{Instant, timeout};
+
+use super::log::{CursorId, Log, PATIENCE, Taken};
 use crate::proto::process::process_event::{EndEvent, data_event::Output};
 
 /// What one process may have waiting for its clients.
@@ -67,11 +70,16 @@ impl OutputLog {
         Arc::new(Self { state: Mutex::default(), memory })
     }
 
-    /// Ready when the process may write on.
-    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Completes when the process may write on. May be dropped at any time.
+    pub(super) async fn room(&self) {
+        // Clients that stall are waited for no longer than this, and nothing else tells when that is over.
+        while timeout(PATIENCE, poll_fn(|cx| self.poll_room(cx))).await.is_err() {}
+    }
+
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         let budget = self.budget();
         let mut state = self.lock();
-        if state.log.has_room(budget) {
+        if state.log.has_room(budget, Instant::now()) {
             return Poll::Ready(());
         }
         if !state.readers.iter().any(|reader| reader.will_wake(cx.waker())) {
@@ -84,7 +92,7 @@ impl OutputLog {
     pub(super) fn append(&self, output: Output) {
         let budget = self.budget();
         let clients = self.change(|state| {
-            state.log.append(output, budget);
+            state.log.append(output, budget, Instant::now());
             std::mem::take(&mut state.clients)
         });
         clients.into_iter().for_each(|(_, client)| client.wake());
@@ -95,7 +103,7 @@ impl OutputLog {
         let clients = self.change(|state| {
             state.log.finish(end);
             if !state.log.has_subscribers() {
-                state.log.shrink(ENDED_BUDGET_BYTES);
+                state.log.shrink(ENDED_BUDGET_BYTES, Instant::now());
             }
             std::mem::take(&mut state.clients)
         });
@@ -104,7 +112,7 @@ impl OutputLog {
 
     /// A client that gets what nobody has received yet, everything that follows, and the end.
     pub(super) fn subscribe(self: &Arc<Self>) -> Subscription {
-        let id = self.lock().log.subscribe();
+        let id = self.lock().log.subscribe(Instant::now());
         Subscription { log: self.clone(), id }
     }
 
@@ -145,7 +153,7 @@ impl Subscription {
     /// The next thing to tell; never [`Taken::Nothing`].
     pub(super) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Taken> {
         let id = self.id;
-        let (taken, readers) = self.log.change(|state| match state.log.take(id) {
+        let (taken, readers) = self.log.change(|state| match state.log.take(id, Instant::now()) {
             Taken::Nothing => {
                 state.clients.retain(|(known, _)| *known != id);
                 state.clients.push((id, cx.waker().clone()));

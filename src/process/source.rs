@@ -1,6 +1,6 @@
 //! The reading side: a pipe or a terminal, read by readiness, one chunk for each read.
 
-use std::{future::poll_fn, io, mem::MaybeUninit, os::fd::OwnedFd, sync::Arc};
+use std::{io, mem::MaybeUninit, os::fd::OwnedFd, sync::Arc};
 
 use bytes::Bytes;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -61,7 +61,7 @@ impl Source {
     /// time: what was read is in the log.
     pub(super) async fn pump(&self, log: &OutputLog) {
         loop {
-            poll_fn(|cx| log.poll_room(cx)).await;
+            log.room().await;
             let Ok(mut ready) = self.fd.ready(Interest::READABLE).await else { return };
             match self.read() {
                 Read::Data(data) => {
@@ -85,7 +85,7 @@ impl Source {
         let floor = if self.channel == Channel::Terminal { 64 * 1024 } else { 0 };
         let mut left = usize::try_from(waiting).unwrap_or(usize::MAX).max(floor);
         while left > 0 {
-            poll_fn(|cx| log.poll_room(cx)).await;
+            log.room().await;
             let Read::Data(data) = self.read() else { return };
             left = left.saturating_sub(data.len());
             log.append(self.channel.output(data));
