@@ -124,6 +124,12 @@ impl Bridge {
         kernelspec::installed(&self.inner.config.kernel_dirs).into_values().collect()
     }
 
+    /// Whether [`Bridge::create`] would find a kernel by this name.
+    #[must_use]
+    pub fn has_kernel(&self, name: &str) -> bool {
+        kernelspec::find(&self.inner.config.kernel_dirs, name).is_some()
+    }
+
     /// Creates a context and waits until its kernel is ready. Dropping the future ends the kernel.
     ///
     /// # Errors
