@@ -8,7 +8,7 @@ use std::{
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::{headers::MetadataError, query::QueryError};
+use super::headers::MetadataError;
 use crate::{
     files::path::{PathError, errno_text},
     system::identity::IdentityError,
@@ -17,9 +17,6 @@ use crate::{
 /// What can go wrong with a file route; statuses are given in `server::errors`.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The query cannot be read.
-    #[error(transparent)]
-    Query(#[from] QueryError),
     /// Neither the request nor the settings name a user.
     #[error("username not provided")]
     NoUser,
