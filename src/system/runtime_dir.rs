@@ -1,8 +1,10 @@
 //! A directory for sockets and other files that live as long as the agent.
 
 use std::{
-    env, fs, io,
-    os::unix::fs::DirBuilderExt,
+    env,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -10,6 +12,9 @@ use tracing::debug;
 
 /// How many names are tried before giving up; each is taken only after an agent with the same pid died hard.
 const ATTEMPTS: u32 = 100;
+
+/// Others may pass through, but not list.
+const MODE: u32 = 0o711;
 
 /// The directory; removed with everything in it when dropped.
 #[derive(Debug)]
@@ -43,8 +48,13 @@ impl RuntimeDir {
             let name = if attempt == 0 { format!("envd-{pid}") } else { format!("envd-{pid}-{attempt}") };
             let path = parent.join(name);
             // Never an existing one: in a shared directory it may be a trap.
-            match fs::DirBuilder::new().mode(0o711).create(&path) {
-                Ok(()) => return Ok(Self { path }),
+            match fs::DirBuilder::new().mode(MODE).create(&path) {
+                Ok(()) => {
+                    let dir = Self { path };
+                    // mkdir(2) obeys the umask, kernels of other users do not care for it.
+                    fs::set_permissions(&dir.path, Permissions::from_mode(MODE))?;
+                    return Ok(dir);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
                 Err(error) => return Err(error),
             }
