@@ -218,14 +218,18 @@ impl Child {
         self.pidfd().map_or(Ok(()), |pidfd| gone_is_fine(sys::signal::send(pidfd.as_fd(), signal)))
     }
 
-    /// Sends a signal to the process group that this child leads. An empty group is a success.
+    /// Sends a signal to the process group that this child leads. An empty group is a success; so is, before Linux
+    /// 6.9, the group of a child that was reaped: its number may be somebody else's by now.
     ///
     /// # Errors
     /// As kill(2), without ESRCH.
     pub(super) fn signal_group(&self, signal: i32) -> io::Result<()> {
         let Some(pidfd) = self.pidfd() else { return Ok(()) };
         match sys::signal::send_to_group(pidfd.as_fd(), signal) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !self.reaped.load(Ordering::Acquire) => {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                if self.reaped.load(Ordering::Acquire) {
+                    return Ok(());
+                }
                 gone_is_fine(sys::signal::send_to_group_number(self.pid, signal))
             }
             other => gone_is_fine(other),
