@@ -2,8 +2,8 @@
 
 use std::{fs, io, path::Path};
 
-use super::{error::FilesystemError, path::ensure_directories};
-use crate::system::identity::User;
+use super::error::FilesystemError;
+use crate::system::{identity::User, path::ensure_directories};
 
 /// Makes `path` and every missing parent, all owned by `user`. Blocking.
 ///

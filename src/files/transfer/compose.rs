@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{
     Error, Transfers, error::is_no_space, intake::Written, locks::FileId, off_thread, source::Ending, upload::Arrival,
 };
-use crate::files::{metadata, path::clean};
+use crate::{files::metadata, system::path::clean};
 
 /// The longest request, in bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::headers::MetadataError;
-use crate::{
-    files::path::{PathError, errno_text},
-    system::identity::IdentityError,
+use crate::system::{
+    identity::IdentityError,
+    path::{PathError, errno_text},
 };
 
 /// What can go wrong with a file route; statuses are given in `server::errors`.

@@ -18,7 +18,7 @@ use super::{
     source::{Batch, Piece, Source},
     target::{Opening, Order, Target},
 };
-use crate::files::{metadata::Metadata, path::base_name};
+use crate::{files::metadata::Metadata, system::path::base_name};
 
 /// A file that was written, as the response lists it.
 #[derive(Debug, Serialize)]

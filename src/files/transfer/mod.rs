@@ -38,9 +38,10 @@ pub use self::{
 use self::{locks::Locks, upload::Arrival};
 use crate::{
     Body,
-    files::{path, watch::Watches},
+    files::watch::Watches,
     system::{
         identity::{Identity, User},
+        path,
         settings::Settings,
     },
 };

@@ -26,11 +26,8 @@ use super::{
     locks::{FileId, Held, Waiter},
 };
 use crate::{
-    files::{
-        metadata::{self, Metadata},
-        path::errno_text,
-    },
-    system::identity::User,
+    files::metadata::{self, Metadata},
+    system::{identity::User, path::errno_text},
 };
 
 /// What is gathered before it is written, in bytes.

@@ -12,7 +12,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::system::identity::User;
+use super::identity::User;
 
 /// Why a path cannot be used.
 #[derive(Debug, Error)]
