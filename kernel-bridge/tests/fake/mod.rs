@@ -27,6 +27,8 @@ use tokio::{
 use zeromq::{PubSocket, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
 const DELIMITER: &[u8] = b"<IDS|MSG>";
+/// Whoever hears this status panics.
+pub(crate) const POISON: &str = "poison";
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the kernels of a test have seen, in order: `"<number of the kernel>: <what>"`.
@@ -127,6 +129,7 @@ impl KernelProcess for Process {
         let mut exit = self.exit.subscribe();
         Box::pin(async move {
             let status = exit.wait_for(Option::is_some).await.expect("sender lives in the process");
+            assert_ne!(status.as_deref(), Some(POISON), "as the test asked for");
             status.clone().expect("status")
         })
     }
