@@ -61,7 +61,7 @@ pub(super) extern "C" fn run_child(plan: *mut c_void) -> c_int {
 }
 
 /// # Safety
-/// Only in the child of [`clone`].
+/// Only in the child of [`clone`](super::clone).
 unsafe fn become_child(plan: &Plan<'_>) -> Result<(), Stage> {
     // SAFETY: raw system calls on prepared memory; a zeroed sigaction of the kernel's layout (handler, flags, restorer,
     // mask) is the default action.
@@ -98,7 +98,7 @@ unsafe fn become_child(plan: &Plan<'_>) -> Result<(), Stage> {
 /// Best effort: a machine without procfs or without the capability still runs programs.
 ///
 /// # Safety
-/// Only in the child of [`clone`].
+/// Only in the child of [`clone`](super::clone).
 unsafe fn set_priorities() {
     // SAFETY: raw system calls on static strings.
     unsafe {
@@ -114,7 +114,7 @@ unsafe fn set_priorities() {
 }
 
 /// # Safety
-/// Only in the child of [`clone`]: the C library's own functions would change every thread of the agent.
+/// Only in the child of [`clone`](super::clone): the C library's own functions would change every thread of the agent.
 unsafe fn assume(credentials: Credentials<'_>) -> Result<(), Stage> {
     let Credentials { uid, gid, groups } = credentials;
     // SAFETY: raw system calls; the group list is valid for its length.
@@ -132,7 +132,7 @@ unsafe fn assume(credentials: Credentials<'_>) -> Result<(), Stage> {
 /// Tries each candidate as execvp(3) does and returns the errno of the failure.
 ///
 /// # Safety
-/// Only in the child of [`clone`].
+/// Only in the child of [`clone`](super::clone).
 unsafe fn execute(plan: &Plan<'_>) -> c_int {
     let search = plan.programs.len() > 1;
     let mut denied = false;
@@ -172,7 +172,7 @@ unsafe fn exists(path: *const c_char) -> bool {
 }
 
 /// # Safety
-/// Only in the child of [`clone`].
+/// Only in the child of [`clone`](super::clone).
 unsafe fn exit_like_a_shell(name: &[u8], errno: c_int) -> ! {
     let reason = absent_reason(errno).unwrap_or_default();
     let piece = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -201,7 +201,7 @@ fn absent_reason(errno: c_int) -> Option<&'static [u8]> {
 }
 
 /// # Safety
-/// Only in the child of [`clone`].
+/// Only in the child of [`clone`](super::clone).
 unsafe fn fail(plan: &mut Plan<'_>, stage: Stage, errno: c_int) -> ! {
     // SAFETY: the fields belong to the plan; volatile because the reader is another process on this memory.
     unsafe {
@@ -212,7 +212,7 @@ unsafe fn fail(plan: &mut Plan<'_>, stage: Stage, errno: c_int) -> ! {
 }
 
 /// # Safety
-/// Only in the child of [`clone`].
+/// Only in the child of [`clone`](super::clone).
 unsafe fn leave(code: c_int) -> ! {
     loop {
         // SAFETY: ends this process only; the agent is another thread group.
