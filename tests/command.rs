@@ -94,12 +94,14 @@ fn an_empty_umask_is_replaced_and_a_chosen_one_kept() {
     }
 }
 
-/// Where the agent with this pid keeps its sockets.
+/// Where the agent with this pid keeps its sockets. An earlier one with the same pid may have left its own behind.
 fn runtime_dir(pid: u32) -> PathBuf {
     let own = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let mut places = [Some(PathBuf::from("/run")), own, Some(env::temp_dir())].into_iter().flatten();
-    let name = format!("envd-{pid}");
-    places.find_map(|place| Some(place.join(&name)).filter(|dir| dir.exists())).unwrap()
+    let places = [Some(PathBuf::from("/run")), own, Some(env::temp_dir())].into_iter().flatten();
+    let names = std::iter::once(format!("envd-{pid}")).chain((1..100).map(|attempt| format!("envd-{pid}-{attempt}")));
+    let names: Vec<String> = names.collect();
+    let dirs = places.flat_map(|place| names.iter().map(move |name| place.join(name)).collect::<Vec<_>>());
+    dirs.filter(|dir| dir.exists()).max_by_key(|dir| fs::metadata(dir).unwrap().modified().unwrap()).unwrap()
 }
 
 #[test]

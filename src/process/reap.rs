@@ -284,6 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::zombie_processes, reason = "waiting for it is what is tested")]
     fn of_two_who_see_the_end_at_once_one_gets_the_status() {
         for _ in 0..200 {
             let started = Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
