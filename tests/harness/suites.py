@@ -108,11 +108,12 @@ def preparations(suite: str) -> list[str]:
 
 def run(suite: str) -> Outcome:
     if suite == "cargo":
-        # With ENVD_TEST_PYTHON the bridge's tests include a real ipykernel.
+        # With the feature, the bridge's tests include a real ipykernel.
         status, output = stream(["tests/harness/prepare", "kernel"])
         if status == 0:
             python = {"ENVD_TEST_PYTHON": str(ROOT / "target/python/kernel/bin/python")}
-            status, output = stream(["cargo", "test", "--workspace", "--no-fail-fast"], python)
+            features = ["--features", "kernel-bridge/real-kernels"]
+            status, output = stream(["cargo", "test", "--workspace", *features, "--no-fail-fast"], python)
         outcome = count_cargo(output)
     elif suite == "kernel":
         status, output = stream(["tests/harness/prepare", "kernel-test"])
