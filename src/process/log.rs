@@ -31,8 +31,9 @@ pub(super) const CHUNK_COST_BYTES: usize = 96;
 /// The largest chunk that is ever appended, in bytes.
 pub(super) const CHUNK_LIMIT_BYTES: usize = 32 * 1024;
 
-/// How long the process and the other subscribers wait for one that does not take what is there for it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the process and the other subscribers wait for one that does not take what is there for it. A client on
+/// a slow line is not seen to move while the megabytes in its socket are on their way.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Names a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -222,36 +222,3 @@ async fn a_stopping_agent_ends_its_streams_properly() {
     assert_eq!(told.close["error"]["code"], "unavailable", "the process runs on: {told:?}");
     assert_eq!(rest, None);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_of_different_pace_all_see_everything() {
-    let agent = Agent::start().await;
-    let go = agent.path("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&go).status().unwrap().success());
-    let mut fast = agent.sh("read line < fifo; head -c 25165824 /dev/zero").await;
-    let pid = fast.started().await;
-    let mut others = Vec::new();
-    for _ in 0..2 {
-        let mut other = agent.stream(CONNECT, &[], json!({ "process": by_pid(pid) })).await;
-        assert_eq!(other.started().await, pid);
-        others.push(other);
-    }
-    tokio::task::spawn_blocking(move || std::fs::write(go, "go\n").unwrap()).await.unwrap();
-    // Two read all they can, the third pauses now and then.
-    let paused = others.into_iter().enumerate().map(|(index, mut stream)| async move {
-        let mut seen = 0;
-        while seen < 12 << 20 {
-            let event = stream.event().await;
-            seen += event["data"]["stdout"].as_str().map_or(0, |text| text.len() / 4 * 3);
-            if seen >> 20 != seen.saturating_sub(1) >> 20 && index == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        }
-        seen + stream.all().await.stdout.len()
-    });
-    let (fast, others) = tokio::join!(fast.all(), futures_util::future::join_all(paused));
-    assert_eq!((fast.stdout.len(), fast.end["status"].as_str()), (24 << 20, Some("exit status 0")));
-    for seen in others {
-        assert!((24 << 20..(24 << 20) + 4096).contains(&seen), "{seen}");
-    }
-}
