@@ -51,6 +51,16 @@ async fn one_file_is_an_array_of_exactly_three_members() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_of_the_kernel_are_written_in_place() {
+    let agent = Agent::start().await;
+    // The name of this very process, since the agent runs inside it.
+    let comm = format!("/proc/{}/comm", std::process::id());
+    let reply = agent.send("POST", &url(&comm), &[RAW], "wire-renamed").await;
+    assert_eq!(reply.assert_ok(), json!([told("comm", &comm)]));
+    assert_eq!(fs::read_to_string(&comm).unwrap(), "wire-renamed\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_in_their_order() {
     let agent = Agent::start().await;
     let post =
