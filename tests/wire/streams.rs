@@ -204,6 +204,8 @@ async fn a_background_child_keeps_the_stream_open_and_a_kill_releases_it() {
     let mut stream = agent.sh("sleep 600 & echo $!").await;
     let pid = stream.started().await;
     let child = String::from_utf8(stream.until("\n").await).unwrap();
+    let own = std::path::PathBuf::from(format!("/proc/{pid}"));
+    eventually("the shell is reaped", async || !own.exists()).await;
     assert!(list(&agent).await.contains(&pid.to_string()), "listed while its output is open");
     agent.process("SendSignal", json!({ "process": by_pid(pid), "signal": 9 })).await.assert_ok();
     assert_eq!(stream.all().await.end["status"], "exit status 0", "its own end, not the signal's");
