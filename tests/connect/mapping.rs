@@ -1,10 +1,10 @@
 //! The protobuf JSON mapping of generated messages.
 
+use envd::proto::timestamp::Timestamp;
 use envd::{
     connect::Router,
     proto::{filesystem::EntryInfo, process::SendInputRequest},
 };
-use envd::proto::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 

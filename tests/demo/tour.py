@@ -85,7 +85,7 @@ def files(sandbox: Sandbox) -> None:
     expect("the watch saw", [f"{n} {k.value}" for n, k in events], [f"{n} {k.value}" for n, k in expected])
     watch.stop()
     sandbox.files.remove("demo")
-    expect("removed", sandbox.files.exists("demo"), False)
+    expect("still there after removal", sandbox.files.exists("demo"), False)
 
 
 def terminal(sandbox: Sandbox) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs test suites one after the other and adds up what their own runners counted.
 
-    suites.py [SUITE…]      cargo, python-newest, python-older, js-newest, js-older; all of them by default
+    suites.py [SUITE…]      cargo, kernel, python-newest, python-older, js-newest, js-older; all of them by default
 
 The SDK suites run against ENVD_BINARY (the release binary by default) as root in a sandbox of namespaces. Without root
 they cannot run, which is printed and counted as skipped. The sums go to target/test-results/SUITE.json.
@@ -21,7 +21,7 @@ RESULTS = ROOT / "target/test-results"
 BINARY = os.environ.get("ENVD_BINARY", str(ROOT / "target/x86_64-unknown-linux-musl/release/envd"))
 INSIDE = pathlib.Path("/mnt/envd")
 PYTEST = ["-m", "pytest", "-p", "no:cacheprovider", "-q", "-ra", "--color=no"]
-SUITES = ["cargo", "python-newest", "python-older", "js-newest", "js-older"]
+SUITES = ["cargo", "kernel", "python-newest", "python-older", "js-newest", "js-older"]
 # Variables of the agent that the SDK tests look for in commands and cells.
 GLOBAL_VARIABLE = "ENVD_TEST_GLOBAL=from the agent"
 
@@ -108,8 +108,18 @@ def preparations(suite: str) -> list[str]:
 
 def run(suite: str) -> Outcome:
     if suite == "cargo":
-        status, output = stream(["cargo", "test", "--workspace", "--no-fail-fast"])
+        # With the feature, the bridge's tests include a real ipykernel.
+        status, output = stream(["tests/harness/prepare", "kernel"])
+        if status == 0:
+            python = {"ENVD_TEST_PYTHON": str(ROOT / "target/python/kernel/bin/python")}
+            features = ["--features", "kernel-bridge/real-kernels"]
+            status, output = stream(["cargo", "test", "--workspace", *features, "--no-fail-fast"], python)
         outcome = count_cargo(output)
+    elif suite == "kernel":
+        status, output = stream(["tests/harness/prepare", "kernel-test"])
+        if status == 0:
+            status, output = stream(["target/python/kernel-test/bin/python", *PYTEST, "tests/python"])
+        outcome = count_pytest(output)
     elif os.geteuid() != 0:
         outcome = Outcome(skipped=1, note="NOT RUN: needs root (namespaces, an account); run it as root or in a container")
         status = 0
@@ -123,9 +133,9 @@ def run(suite: str) -> Outcome:
         files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/sdk/js").glob("*.test.mjs"))
         if release == "older":
             files = [file for file in files if "connect-node" not in file]
-        # The whole file list shares one agent; files one after the other keeps failures readable.
+        # One file after the other: they share one agent. Forced exit: the SDKs leave timers behind that hold Node up.
         command = ["env", f"ENVD_SDK_DIR=target/js/{release}", "node", "--test", "--test-concurrency=1"]
-        status, output = sandboxed(suite, [*command, "--test-reporter=spec", *files])
+        status, output = sandboxed(suite, [*command, "--test-force-exit", "--test-reporter=spec", *files])
         outcome = count_node(output)
     if status != 0 and outcome.failed == 0:
         outcome.failed = 1

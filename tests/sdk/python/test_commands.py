@@ -7,12 +7,14 @@ import shutil
 import pytest
 from e2b import CommandExitException, TimeoutException
 from e2b.exceptions import AuthenticationException, InvalidArgumentException
+from release import newest_only
 from waiting import is_alive, until
 
 
 async def test_output_and_status_of_a_command_come_back(box):
     result = await box.run("echo hello $((40 + 2)); echo problem >&2")
-    assert (result.stdout, result.stderr, result.exit_code, result.error) == ("hello 42\n", "problem\n", 0, None)
+    assert (result.stdout, result.stderr, result.exit_code) == ("hello 42\n", "problem\n", 0)
+    assert not result.error
 
 
 async def test_a_failing_command_raises_with_its_output(box):
@@ -64,6 +66,7 @@ async def test_a_long_output_is_complete(box):
     assert result.stdout == "".join(f"{n}\n" for n in range(1, 200001))
 
 
+@newest_only
 async def test_a_split_utf8_character_is_put_together(box, folder):
     # The first chunk of a read ends in the middle of a character.
     result = await box.run("printf 'a\\303'; sleep 0.2; printf '\\251b'")

@@ -1,7 +1,6 @@
 """Files: write, read, list, look up, make, move, remove."""
 
 import datetime
-import gzip
 import io
 import os
 import pathlib
@@ -9,6 +8,7 @@ import pathlib
 import pytest
 from e2b import FileType, NotFoundException, SandboxException
 from e2b.exceptions import AuthenticationException, InvalidArgumentException
+from release import IS_NEWEST, newest_only
 
 BINARY = bytes(range(256)) * 1000
 
@@ -16,7 +16,7 @@ BINARY = bytes(range(256)) * 1000
 async def test_text_written_is_text_read(box, folder):
     path = f"{folder}/hello.txt"
     info = await box(box.files.write, path, "héllo\nworld\n")
-    assert (info.name, info.path, info.type) == ("hello.txt", path, FileType.FILE)
+    assert (info.name, info.path, FileType(info.type)) == ("hello.txt", path, FileType.FILE)
     assert await box(box.files.read, path) == "héllo\nworld\n"
     assert pathlib.Path(path).read_text() == "héllo\nworld\n"
     status = os.stat(path)
@@ -45,7 +45,7 @@ async def test_a_large_file_is_read_as_a_stream(box, folder):
     else:
         chunks = [bytes(chunk) for chunk in stream]
     assert b"".join(chunks) == content
-    assert len(chunks) > 1
+    assert len(chunks) > 1 or not IS_NEWEST
 
 
 async def test_an_empty_file_can_be_written_and_read(box, folder):
@@ -56,16 +56,13 @@ async def test_an_empty_file_can_be_written_and_read(box, folder):
     assert os.path.getsize(path) == 0
 
 
+@newest_only
 async def test_gzip_in_both_directions(box, folder):
     path = f"{folder}/packed.txt"
     text = "0123456789" * 10_000
-    try:
-        await box(box.files.write, path, text, gzip=True)
-    except TypeError:
-        pytest.skip("this SDK release cannot compress")
+    await box(box.files.write, path, text, gzip=True)
     assert pathlib.Path(path).read_text() == text
     assert await box(box.files.read, path, gzip=True) == text
-    assert gzip.decompress(gzip.compress(text.encode())).decode() == await box(box.files.read, path)
 
 
 async def test_writing_replaces_a_file_and_keeps_its_mode(box, folder):
@@ -176,7 +173,7 @@ async def test_the_details_of_a_file(box, folder):
     assert (info.name, info.path, info.type, info.size) == ("details", path, FileType.FILE, 7)
     assert (info.mode, info.permissions, info.owner, info.group) == (0o644, "-rw-r--r--", "user", "user")
     expected = datetime.datetime.fromtimestamp(os.stat(path).st_mtime, datetime.timezone.utc)
-    assert abs(info.modified_time - expected) < datetime.timedelta(milliseconds=1)
+    assert abs(info.modified_time.replace(tzinfo=datetime.timezone.utc) - expected) < datetime.timedelta(milliseconds=1)
 
 
 async def test_existence(box, folder):

@@ -1,14 +1,10 @@
 """Metadata of files, kept as extended attributes. Older SDK releases do not have it."""
 
-import inspect
 import os
 
-import pytest
-from e2b.sandbox_sync.filesystem.filesystem import Filesystem
+from release import newest_only
 
-pytestmark = pytest.mark.skipif(
-    "metadata" not in inspect.signature(Filesystem.write).parameters, reason="this SDK release has no file metadata"
-)
+pytestmark = newest_only
 
 
 async def test_metadata_is_kept_listed_and_moved(box, folder):
