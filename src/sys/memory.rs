@@ -2,7 +2,7 @@
 //!
 //! musl gives blocks of some pages back to the system as soon as they are free. Each chunk of output would then cost
 //! several system calls and a page fault for every four kilobytes, which is more than all other work on it. So a few
-//! free blocks of the sizes from [`SMALLEST_BYTES`] to [`LARGEST_BYTES`] wait here for the next chunk. Everything else,
+//! free blocks of the sizes from `SMALLEST_BYTES` to `LARGEST_BYTES` wait here for the next chunk. Everything else,
 //! and whatever is too much, is left to the C library, which keeps an idle agent small.
 
 use std::{
