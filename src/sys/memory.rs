@@ -1,12 +1,14 @@
 //! The allocator: the C library's, with a small store of the blocks that moving output needs.
 //!
 //! musl gives blocks of some pages back to the system as soon as they are free. Each chunk of output would then cost
-//! several system calls and a page fault for every four kilobytes, which is more than all other work on it. So a few
-//! free blocks of the sizes from `SMALLEST_BYTES` to `LARGEST_BYTES` wait here for the next chunk. Everything else,
-//! and whatever is too much, is left to the C library, which keeps an idle agent small.
+//! several system calls and a page fault for every four kilobytes, a third of all work on it. So a few free blocks of the
+//! sizes from `SMALLEST_BYTES` to `LARGEST_BYTES` wait here for the next chunk. Blocks of these sizes come straight from
+//! the kernel: a few that are kept would hold on to whole groups of the C library's. Everything else is left to the C
+//! library, which keeps an idle agent small.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    ffi::c_void,
     ptr,
     sync::Mutex,
 };
@@ -20,10 +22,10 @@ const SMALLEST_BYTES: usize = 6 << 10;
 /// A chunk of output in base64 with its envelope fits.
 const LARGEST_BYTES: usize = 64 << 10;
 
-/// How much of each size is kept: a connection has at most five chunks on the way.
+/// How much of each size is kept, enough for the chunks that one connection has on the way.
 const KEPT_BYTES: usize = 256 << 10;
 
-/// Every block is aligned for any type that asks for no more than this.
+/// Blocks are whole pages. Hardly anything asks for more than this.
 const ALIGNMENT: usize = 16;
 
 /// The allocator of the whole process.
@@ -53,7 +55,7 @@ impl Allocator {
         Self { store: Mutex::new(Store { heads: [ptr::null_mut(); SIZES.len()], counts: [0; SIZES.len()] }) }
     }
 
-    /// A block of this class, if there is one. Whoever would have to wait goes to the C library.
+    /// A block of this class, if there is one. Whoever would have to wait goes to the kernel.
     fn take(&self, class: usize) -> Option<*mut u8> {
         let mut store = self.store.try_lock().ok()?;
         let head = store.heads.get_mut(class)?;
@@ -72,7 +74,7 @@ impl Allocator {
     /// Keeps a block and says whether it did.
     ///
     /// # Safety
-    /// The block has the size of the class, came from the C library with [`ALIGNMENT`], and nobody uses it.
+    /// The block has the size of the class, comes from [`map`], and nobody uses it.
     unsafe fn put(&self, class: usize, block: *mut u8) -> bool {
         let Ok(mut store) = self.store.try_lock() else { return false };
         let Store { heads, counts } = &mut *store;
@@ -97,53 +99,54 @@ impl Default for Allocator {
     }
 }
 
-/// Which list a block of this layout belongs to; it depends on nothing but the layout.
-fn class_of(layout: Layout) -> Option<usize> {
+/// Which list a block of this layout belongs to and how large it is; it depends on nothing but the layout.
+fn class_of(layout: Layout) -> Option<(usize, usize)> {
     if layout.size() <= SMALLEST_BYTES || layout.size() > LARGEST_BYTES || layout.align() > ALIGNMENT {
         return None;
     }
-    SIZES.iter().position(|size| layout.size() <= *size)
+    SIZES.into_iter().enumerate().find(|(_, size)| layout.size() <= *size)
 }
 
-/// What is really asked of the C library for a class.
-fn block_layout(class: usize) -> Option<Layout> {
-    SIZES.get(class).and_then(|size| Layout::from_size_align(*size, ALIGNMENT).ok())
+/// A new block of zeros, or null.
+fn map(size: usize) -> *mut u8 {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address of the kernel's choice touches nobody.
+    let block = unsafe { libc::mmap(ptr::null_mut::<c_void>(), size, access, kind, -1, 0) };
+    if block == libc::MAP_FAILED { ptr::null_mut() } else { block.cast() }
 }
 
-// SAFETY: blocks come from the system's allocator and go back with the layout they were made with, which `class_of`
-// derives from the user's layout on both ways. A block is either in use or in the store. Nothing here panics.
+// SAFETY: a block of a class is a mapping of the class's size, and `class_of` finds the same class on both ways. It is
+// either in use or in the store. Everything else goes to and from the C library unchanged. Nothing here panics.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some((class, block)) = class_of(layout).and_then(|class| Some((class, block_layout(class)?))) else {
+        match class_of(layout) {
+            Some((class, size)) => self.take(class).unwrap_or_else(|| map(size)),
             // SAFETY: the caller's promise.
-            return unsafe { System.alloc(layout) };
-        };
-        // SAFETY: no class is of size zero.
-        self.take(class).unwrap_or_else(|| unsafe { System.alloc(block) })
+            None => unsafe { System.alloc(layout) },
+        }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let Some((class, block)) = class_of(layout).and_then(|class| Some((class, block_layout(class)?))) else {
+        let Some((class, size)) = class_of(layout) else {
             // SAFETY: the caller's promise.
             return unsafe { System.alloc_zeroed(layout) };
         };
         match self.take(class) {
-            Some(old) => {
+            Some(used) => {
                 // SAFETY: blocks of the class are at least as large as the layout.
-                unsafe { old.write_bytes(0, layout.size()) };
-                old
+                unsafe { used.write_bytes(0, layout.size()) };
+                used
             }
-            // SAFETY: no class is of size zero.
-            None => unsafe { System.alloc_zeroed(block) },
+            None => map(size),
         }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        match class_of(layout).and_then(|class| Some((class, block_layout(class)?))) {
-            // SAFETY: the caller gives the block up, and it was made for its class.
-            Some((class, block)) => unsafe {
+        match class_of(layout) {
+            // SAFETY: the caller gives the block up, and it is a mapping of this size.
+            Some((class, size)) => unsafe {
                 if !self.put(class, pointer) {
-                    System.dealloc(pointer, block);
+                    libc::munmap(pointer.cast(), size);
                 }
             },
             // SAFETY: the caller's promise.
