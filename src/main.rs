@@ -16,6 +16,7 @@ use envd::{
     sys::memory::Allocator,
     system::logging,
 };
+use rustix::{fs::Mode, process::umask};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
+    avoid_empty_umask();
     logging::start(&config.logging);
     let runtime = runtime::Builder::new_multi_thread()
         // Two keep a busy stream from delaying the rest; more than four only add memory.
@@ -66,6 +68,15 @@ fn serve(config: Config) -> anyhow::Result<()> {
     // Never waits for file work that hangs.
     runtime.shutdown_background();
     outcome
+}
+
+/// The first process of a machine starts with an empty umask, which all commands would inherit: what they make would
+/// be writable for everybody. A umask that somebody has chosen stays.
+fn avoid_empty_umask() {
+    let inherited = umask(Mode::from_raw_mode(0o022));
+    if !inherited.is_empty() {
+        umask(inherited);
+    }
 }
 
 /// Completes at the first SIGTERM or SIGINT from now on.

@@ -24,7 +24,7 @@ use std::{
 };
 
 use envd::{
-    files::{FilesystemService, links::canonicalize},
+    files::{FilesystemService, links::canonicalize, transfer::Transfers},
     proto::filesystem::{
         CreateWatcherRequest, EventType, FilesystemEvent, GetWatcherEventsRequest, filesystem_server::Filesystem,
     },
@@ -35,6 +35,8 @@ use tonic::{Code, Request, Status};
 /// A service for the user that the tests run as, and a directory to work in.
 struct Fixture {
     service: FilesystemService,
+    /// Uploads that the service's watches know of.
+    transfers: Transfers,
     root: PathBuf,
     /// Passwd and group file of the service; the user's home is `root`.
     _accounts: tempfile::TempDir,
@@ -59,8 +61,10 @@ impl Fixture {
         fs::write(&passwd, format!("me:x:{uid}:{gid}::{}:/bin/sh\n", root.display())).unwrap();
         fs::write(&group, format!("mine:x:{gid}:\n")).unwrap();
         let settings = Settings::new("me".to_owned(), None, BTreeMap::new());
-        let service = FilesystemService::new(Identity::from_files(passwd, group, None), settings).unwrap();
-        Self { service, root, _accounts: accounts, _dir: dir }
+        let identity = Identity::from_files(passwd, group, None);
+        let service = FilesystemService::new(identity.clone(), settings.clone()).unwrap();
+        let transfers = Transfers::new(identity, settings).with_watches(service.watches().clone());
+        Self { service, transfers, root, _accounts: accounts, _dir: dir }
     }
 
     fn path(&self, relative: &str) -> PathBuf {

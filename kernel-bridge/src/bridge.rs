@@ -3,7 +3,7 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -124,6 +124,12 @@ impl Bridge {
         kernelspec::installed(&self.inner.config.kernel_dirs).into_values().collect()
     }
 
+    /// Whether [`Bridge::create`] would find a kernel by this name.
+    #[must_use]
+    pub fn has_kernel(&self, name: &str) -> bool {
+        kernelspec::find(&self.inner.config.kernel_dirs, name).is_some()
+    }
+
     /// Creates a context and waits until its kernel is ready. Dropping the future ends the kernel.
     ///
     /// # Errors
@@ -168,8 +174,12 @@ impl Bridge {
         let (inbox, commands) = mpsc::unbounded_channel();
         let context = Context::new(Uuid::new_v4().to_string(), language, cwd, inbox);
         self.contexts().push(context.clone());
+        let listed = Listed { inner: Arc::downgrade(&self.inner), id: context.id().to_owned() };
         let worker = Worker::new(launcher, commands, self.inner.shutdown.clone());
-        self.inner.workers.spawn(worker.run(kernel));
+        self.inner.workers.spawn(async move {
+            let _listed = listed;
+            worker.run(kernel).await;
+        });
         Ok(context)
     }
 
@@ -234,7 +244,27 @@ impl Bridge {
     }
 
     fn contexts(&self) -> MutexGuard<'_, Vec<Context>> {
+        self.inner.contexts()
+    }
+}
+
+impl Inner {
+    fn contexts(&self) -> MutexGuard<'_, Vec<Context>> {
         // Nothing that runs under this lock can leave the list in a bad state.
-        self.inner.contexts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a context out of the list when its worker is gone, however that came: nobody would serve it any more.
+struct Listed {
+    inner: Weak<Inner>,
+    id: String,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            inner.contexts().retain(|context| context.id() != self.id);
+        }
     }
 }

@@ -289,7 +289,12 @@ impl Kernel {
         }
     }
 
-    /// Waits for the process's end and says whether it came in time.
+    /// Waits for the process's end and leaves unread what it has said.
+    pub(crate) async fn ended(&mut self, limit: Duration) {
+        let _ = timeout(limit, self.process.0.exited()).await;
+    }
+
+    /// Waits for the process's end, forgets what it says meanwhile, and tells whether the end came in time.
     pub(crate) async fn gone(&mut self, limit: Duration) -> bool {
         let exited = async {
             loop {

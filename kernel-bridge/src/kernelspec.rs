@@ -59,7 +59,12 @@ impl KernelSpec {
     /// The file cannot be read, is not JSON as specs are, or names no program.
     pub fn read(dir: &Path) -> io::Result<Self> {
         let name = dir.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::InvalidFilename)?;
-        let file: SpecFile = serde_json::from_slice(&fs::read(dir.join("kernel.json"))?)?;
+        let path = dir.join("kernel.json");
+        // Reading a pipe would wait for ever.
+        if !fs::metadata(&path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "kernel.json is not a regular file"));
+        }
+        let file: SpecFile = serde_json::from_slice(&fs::read(path)?)?;
         if file.argv.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "argv is empty"));
         }
@@ -142,6 +147,16 @@ mod tests {
         let spec = specs.get("ir").expect("ir");
         assert_eq!((spec.interrupt_mode, spec.env.len()), (InterruptMode::Message, 1));
         assert_eq!(spec.command_line(Path::new("/run/c.json")), ["R", "/run/c.json"]);
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_spec_is_left_out() {
+        let dir = tempfile::tempdir().expect("dir");
+        install(dir.path(), "good", r#"{"argv":["x"]}"#);
+        fs::create_dir(dir.path().join("pipe")).expect("folder");
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("pipe/kernel.json")).status();
+        assert!(made.expect("mkfifo").success());
+        assert!(installed(&[dir.path().to_owned()]).keys().eq(["good"]));
     }
 
     #[test]

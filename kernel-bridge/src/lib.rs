@@ -14,6 +14,7 @@
 //! * `bridge`, `context`: the registry and the handles; `worker`: the task behind each context.
 //! * `cell`: the state of one request, without I/O; `outbox`: the bounded way to its client.
 //! * `kernel`: one process from start to end; `connection`, `channels`, `wire`: its files, sockets, messages.
+//! * [`date`]: dates as messages carry them.
 //! * `kernelspec`: what is installed; `python`: what Python kernels get from us.
 //!
 //! # Limits
@@ -28,6 +29,7 @@ mod cell;
 mod channels;
 mod connection;
 mod context;
+pub mod date;
 pub mod event;
 mod kernel;
 mod kernelspec;

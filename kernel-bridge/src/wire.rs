@@ -1,9 +1,6 @@
 //! The Jupyter wire format: frames, signatures, and decoding that forgives what kernels get wrong.
 
-use std::{
-    borrow::Cow,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, time::SystemTime};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -12,6 +9,8 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeromq::ZmqMessage;
+
+use crate::date::iso8601;
 
 /// Separates routing frames (or the iopub topic) from the message.
 const DELIMITER: &[u8] = b"<IDS|MSG>";
@@ -217,34 +216,9 @@ fn replace_lone_surrogates(text: &str) -> Cow<'_, str> {
     Cow::Owned(repaired)
 }
 
-/// A date as the headers want it: UTC, microseconds.
-fn iso8601(now: SystemTime) -> String {
-    let elapsed = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (elapsed.as_secs() / 86_400, elapsed.as_secs() % 86_400);
-    // Days to civil date, with years that begin in March so that the leap day is the last one.
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        second / 3_600,
-        second % 3_600 / 60,
-        second % 60,
-        elapsed.subsec_micros()
-    )
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed expectation is the test's failure")]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn multipart(signer: &Signer, prefix: &[&'static [u8]], content: &'static [u8]) -> ZmqMessage {
@@ -319,13 +293,5 @@ mod tests {
         assert!(parse_json(b"{").is_err());
         assert!(parse_json(b"{\"a\":\"\\u12\"").is_err());
         assert!(parse_json(b"{\"a\":\"\xff\"").is_err());
-    }
-
-    #[test]
-    fn dates_are_iso_8601_in_utc() {
-        let at = |seconds| iso8601(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000000Z");
-        assert_eq!(at(1_795_294_975), "2026-11-21T21:02:55.000000Z");
     }
 }

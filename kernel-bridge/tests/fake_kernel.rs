@@ -173,6 +173,39 @@ async fn a_kernel_that_closes_its_sockets_is_dead() {
 }
 
 #[tokio::test]
+async fn the_last_words_of_a_kernel_that_closes_its_shell_first_are_told() {
+    let setup = setup();
+    let context = context(&setup).await;
+    let died = Event::End(Ending::KernelDied);
+    assert_eq!(run(&context, "hang up, speak, die").await, [input(1), stdout("last words"), died]);
+}
+
+#[tokio::test]
+async fn a_context_whose_worker_panics_is_not_listed_any_more() {
+    let setup = setup();
+    let context = context(&setup).await;
+    let running = start(&context, "sleep");
+    setup.diary.wait_for("1: sleep").await;
+    setup.spawner.processes.lock().expect("processes")[0].send_replace(Some(fake::POISON.to_owned()));
+    assert_eq!(finish(running).await.last(), Some(&Event::End(Ending::KernelDied)));
+    let gone = async {
+        while setup.bridge.get(context.id()).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, gone).await.expect("the context leaves the list");
+    assert!(matches!(setup.bridge.restart(context.id()).await, Err(ContextError::NotFound)));
+}
+
+#[tokio::test]
+async fn a_kernel_is_found_by_its_name_in_any_case() {
+    let setup = setup();
+    for (name, found) in [("polite", true), ("Polite", true), ("python", true), ("PYTHON3", true), ("ruby", false)] {
+        assert_eq!(setup.bridge.has_kernel(name), found, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_cell_that_ends_the_kernel_on_purpose_finishes_and_the_next_has_a_new_kernel() {
     let setup = setup();
     let context = context(&setup).await;

@@ -17,9 +17,7 @@ pub(super) fn open(config: Config, spawner: Arc<dyn Spawner>) -> Arc<dyn Kernels
 
 impl Kernels for Bridge {
     fn has_kernel(&self, name: &str) -> bool {
-        let specs = self.specs();
-        let has = |name: &str| specs.iter().any(|spec| spec.name == name);
-        has(name) || (name == "python" && has("python3"))
+        Bridge::has_kernel(self, name)
     }
 
     fn create(&self, new: NewContext) -> BoxFuture<'_, Result<Described, CreateError>> {

@@ -2,8 +2,8 @@
 
 use std::{fs, io, path::Path};
 
-use super::{error::FilesystemError, path::ensure_directories};
-use crate::system::identity::User;
+use super::error::FilesystemError;
+use crate::system::{identity::User, path::ensure_directories};
 
 /// Makes `path` and every missing parent, all owned by `user`. Blocking.
 ///
@@ -13,7 +13,7 @@ pub(super) fn make(path: &Path, user: &User) -> Result<(), FilesystemError> {
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Err(FilesystemError::DirectoryExists(path.to_owned())),
         Ok(_) => Err(FilesystemError::NotADirectoryExists(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ensure_directories(path, user)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ensure_directories(path, user).map(drop)?),
         Err(source) => Err(FilesystemError::Unreadable { call: "stat", path: path.to_owned(), source }),
     }
 }

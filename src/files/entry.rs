@@ -13,14 +13,13 @@ use rustix::fs::{FileType as Kind, Stat};
 use super::{
     error::{FilesystemError, is_missing},
     links, metadata,
-    path::base_name,
 };
 use crate::{
     proto::{
         filesystem::{EntryInfo, FileType},
         timestamp::Timestamp,
     },
-    system::identity::Identity,
+    system::{identity::Identity, path::base_name},
 };
 
 /// Makes [`EntryInfo`]s; remembers the names behind ids for as long as it lives, so make one for each call.

@@ -4,11 +4,11 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::{
-    links::LinkError,
+use super::links::LinkError;
+use crate::system::{
+    caller::CallerError,
     path::{PathError, errno_text},
 };
-use crate::system::caller::CallerError;
 
 /// Why a call of the filesystem service failed.
 #[derive(Debug, Error)]

@@ -11,7 +11,7 @@ use std::{
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::path::errno_text;
+use crate::system::path::errno_text;
 
 /// More links than this in one path count as a cycle.
 pub const MAX_LINKS: usize = 255;

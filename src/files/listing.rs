@@ -21,9 +21,11 @@ use super::{
     entry::{EntryReader, below, kind},
     error::{FilesystemError, is_missing},
     links::{LinkError, canonicalize},
-    path::clean,
 };
-use crate::{proto::filesystem::EntryInfo, system::identity::Identity};
+use crate::{
+    proto::filesystem::EntryInfo,
+    system::{identity::Identity, path::clean},
+};
 
 /// Lists what is below `requested`, down to `depth` levels; 0 means 1. Symbolic links are followed on the way to
 /// the directory, not below it. Entries are shown below the requested path, whatever it leads to. Blocking.

@@ -10,7 +10,6 @@ mod legacy;
 pub mod links;
 mod listing;
 pub mod metadata;
-pub mod path;
 mod relocation;
 mod removal;
 mod service;

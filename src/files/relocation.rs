@@ -13,9 +13,8 @@ use rustix::{
 use super::{
     entry::{kind, lossy},
     error::{FilesystemError, is_missing},
-    path::ensure_directories,
 };
-use crate::system::identity::User;
+use crate::system::{identity::User, path::ensure_directories};
 
 /// Moves `from` to `to` and makes the missing parents of `to` for `user`. Owner, mode and attributes stay. Blocking.
 ///

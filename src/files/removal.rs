@@ -15,7 +15,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::{error::FilesystemError, path::clean};
+use super::error::FilesystemError;
+use crate::system::path::clean;
 
 /// Removes what is at `path`, which is cleaned by text first: `x/..` means the parent of `x`. Nothing there is a
 /// success. Blocking.

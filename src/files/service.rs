@@ -11,7 +11,7 @@ use super::{
     creation,
     entry::EntryReader,
     error::FilesystemError,
-    legacy, listing, path, relocation, removal,
+    legacy, listing, relocation, removal,
     watch::{WatchOptions, Watches, polling::Pollers, stream},
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     system::{
         caller::{caller, keepalive_interval},
         identity::{Identity, User},
+        path,
         settings::Settings,
     },
 };

@@ -5,9 +5,9 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 use super::spawn::SpawnError;
-use crate::{
-    files::path::{PathError, errno_text},
-    system::caller::CallerError,
+use crate::system::{
+    caller::CallerError,
+    path::{PathError, errno_text},
 };
 
 /// Every failure of the process service; the messages are what clients see.

@@ -112,26 +112,7 @@ impl Reaper {
     }
 
     fn reap(&self, child: &Arc<Child>) {
-        let Some(pidfd) = child.pidfd() else { return };
-        let waited = loop {
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other,
-            }
-        };
-        let status = match waited {
-            Ok(Some(status)) => ExitStatus::from_wait(&status),
-            // Not ended after all: whoever sees the end comes back.
-            Ok(None) => return,
-            // The sweep was faster and has published.
-            Err(_) if child.reaped.load(Ordering::Acquire) => return,
-            Err(error) => {
-                tracing::error!(pid = child.pid, %error, "the status of the process was taken by somebody else");
-                ExitStatus::Lost
-            }
-        };
-        child.reaped.store(true, Ordering::Release);
+        let Some(status) = child.collect() else { return };
         {
             let mut state = self.lock();
             // The number may belong to a newer child by now.
@@ -165,7 +146,8 @@ impl Reaper {
                     let waited = pid.map(|pid| {
                         rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
                     });
-                    if !matches!(waited, Some(Ok(_))) {
+                    // ECHILD: it was a known child after all, and its own task was faster.
+                    if !matches!(waited, Some(Ok(_) | Err(rustix::io::Errno::CHILD))) {
                         return;
                     }
                 }
@@ -218,14 +200,18 @@ impl Child {
         self.pidfd().map_or(Ok(()), |pidfd| gone_is_fine(sys::signal::send(pidfd.as_fd(), signal)))
     }
 
-    /// Sends a signal to the process group that this child leads. An empty group is a success.
+    /// Sends a signal to the process group that this child leads. An empty group is a success; so is, before Linux
+    /// 6.9, the group of a child that was reaped: its number may be somebody else's by now.
     ///
     /// # Errors
     /// As kill(2), without ESRCH.
     pub(super) fn signal_group(&self, signal: i32) -> io::Result<()> {
         let Some(pidfd) = self.pidfd() else { return Ok(()) };
         match sys::signal::send_to_group(pidfd.as_fd(), signal) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !self.reaped.load(Ordering::Acquire) => {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                if self.reaped.load(Ordering::Acquire) {
+                    return Ok(());
+                }
                 gone_is_fine(sys::signal::send_to_group_number(self.pid, signal))
             }
             other => gone_is_fine(other),
@@ -237,6 +223,31 @@ impl Child {
         if self.reaped.load(Ordering::Acquire) {
             self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
+    }
+
+    /// The status of the ended child, for the first who asks. Whoever reaps marks it under the same lock: two can see
+    /// the end at once, and the second must not take the first one's success for a loss.
+    fn collect(&self) -> Option<ExitStatus> {
+        let guard = self.pidfd.lock().unwrap_or_else(PoisonError::into_inner);
+        let pidfd = guard.as_ref().filter(|_| !self.reaped.load(Ordering::Acquire))?;
+        let waited = loop {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        let status = match waited {
+            Ok(Some(status)) => ExitStatus::from_wait(&status),
+            // Not ended after all: whoever sees the end comes back.
+            Ok(None) => return None,
+            Err(error) => {
+                tracing::error!(pid = self.pid, %error, "the status of the process was taken by somebody else");
+                ExitStatus::Lost
+            }
+        };
+        self.reaped.store(true, Ordering::Release);
+        Some(status)
     }
 
     fn pidfd(&self) -> Option<Arc<OwnedFd>> {
@@ -260,5 +271,42 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed expectation is the test's failure")]
+mod tests {
+    use std::{process::Command, sync::Barrier, thread};
+
+    use rustix::process::{PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::zombie_processes, reason = "waiting for it is what is tested")]
+    fn of_two_who_see_the_end_at_once_one_gets_the_status() {
+        for _ in 0..200 {
+            let started = Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
+            let pidfd = pidfd_open(Pid::from_child(&started), PidfdFlags::empty()).unwrap();
+            let child = Child {
+                pid: started.id(),
+                pidfd: Mutex::new(Some(Arc::new(pidfd))),
+                reaped: AtomicBool::new(false),
+                status: watch::Sender::new(None),
+            };
+            child.block_until_ended();
+            let together = Barrier::new(2);
+            let collect = || {
+                together.wait();
+                child.collect()
+            };
+            let statuses = thread::scope(|scope| {
+                let other = scope.spawn(collect);
+                [collect(), other.join().unwrap()]
+            });
+            let told: Vec<_> = statuses.into_iter().flatten().collect();
+            assert_eq!(told, [ExitStatus::Exited(7)]);
+        }
     }
 }

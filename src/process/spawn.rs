@@ -18,9 +18,8 @@ use super::{
     reap::{Child, Reaper},
 };
 use crate::{
-    files::path::errno_text,
     sys::spawn::{self, Absent, Credentials, Failure, Launch, Leads, Stage},
-    system::identity::User,
+    system::{identity::User, path::errno_text},
 };
 
 /// A program to start.

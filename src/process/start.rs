@@ -27,10 +27,9 @@ use super::{
     spawn::{Program, SpawnError, spawn},
 };
 use crate::{
-    files::path::resolve,
     proto::process::{ProcessConfig, StartRequest, pty::Size},
     sys::spawn::Leads,
-    system::identity::User,
+    system::{identity::User, path::resolve},
 };
 
 /// A process with its descriptors on our side.

@@ -40,7 +40,7 @@ pub(super) fn assemble(config: &Config) -> Result<Parts, ServerError> {
     let processes = Processes::start(identity.clone(), settings.clone()).map_err(failed("the process table"))?;
     let filesystem =
         FilesystemService::new(identity.clone(), settings.clone()).map_err(failed("the filesystem watches"))?;
-    let transfers = Transfers::new(identity.clone(), settings.clone());
+    let transfers = Transfers::new(identity.clone(), settings.clone()).with_watches(filesystem.watches().clone());
     let code_config =
         code::Config { kernel_dirs: config.kernel_dirs.clone(), runtime_dir: runtime_dir.path().to_owned() };
     let spawner = Arc::new(KernelSpawner::new(processes.clone()));

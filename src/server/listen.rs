@@ -1,9 +1,10 @@
 //! Listening sockets: TCP, socket files and vsock behind one `accept`.
 
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use std::{
 use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, TcpSocket, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream},
     time,
 };
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
@@ -34,6 +35,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Linux gives up a peer with full buffers after the same time even if it answers, so that a client may pause no
 /// longer than this while output waits for it.
 const GIVE_UP_MILLIS: u32 = 120_000;
+
+/// A socket file is its owner's alone, whatever the umask says; who wants to share it changes that.
+const SOCKET_MODE: u32 = 0o600;
 
 /// How long the owner of a socket file may take to answer before it counts as alive.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
@@ -130,8 +134,12 @@ fn open_tcp(wanted: SocketAddr) -> io::Result<TcpListener> {
 
 async fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path).await?;
-    let listener = UnixListener::bind(path)?;
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
     let file = SocketFile::new(path)?;
+    // Whoever may connect may do everything. Nobody can before listen(2), so the mode comes in time.
+    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    let listener = socket.listen(BACKLOG)?;
     Ok(Listener { socket: Socket::Unix { listener, _file: file }, address: Address::Unix(path.to_owned()) })
 }
 
@@ -209,6 +217,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
         let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let (client, accepted) = tokio::join!(UnixStream::connect(&path), listener.accept());
         assert!(client.is_ok() && matches!(accepted, Ok(Stream::Unix(_))));
         drop(listener);

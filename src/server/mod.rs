@@ -13,6 +13,7 @@ pub mod routes;
 pub mod serve;
 mod status;
 pub mod stream;
+mod unread;
 mod user;
 
 use std::{future::Future, io, pin::Pin, time::Duration};

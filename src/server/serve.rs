@@ -17,11 +17,12 @@ use super::{
     handler::{SharedHandler, contain},
     listen::Listener,
     stream::Stream,
+    unread,
 };
 use crate::Body;
 
-/// The most header fields of one request.
-const MAX_HEADERS: usize = 256;
+/// The most header fields of one request. File metadata alone may come in 409 fields.
+const MAX_HEADERS: usize = 512;
 
 /// The most bytes of one request's header, as many HTTP servers allow.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
@@ -128,10 +129,11 @@ impl Connections {
 
 /// One request. A panic costs this request, not the connection, let alone the process.
 async fn answer(handler: SharedHandler, request: Request<Incoming>) -> Result<http::Response<Body>, Infallible> {
-    let request = request.map(Body::new);
+    let (request, unread) = unread::keep(request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let started = Instant::now();
     let response = contain(|| handler.call(request)).await.unwrap_or_else(internal);
+    unread.read().await;
     // The path only: queries carry signatures.
     debug!(%method, path, status = response.status().as_u16(), ms = started.elapsed().as_millis(), "answered");
     Ok(response)

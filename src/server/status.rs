@@ -4,7 +4,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use tracing::warn;
 
-use super::errors::http::empty;
+use super::errors::http::{empty, with_type};
 use crate::{
     Body,
     system::{metrics::Metrics, settings::Settings},
@@ -34,9 +34,7 @@ pub(super) fn envs(settings: &Settings) -> Response<Body> {
 fn json(value: &impl Serialize) -> Response<Body> {
     let Ok(mut body) = serde_json::to_vec(value) else { return empty(StatusCode::INTERNAL_SERVER_ERROR) };
     body.push(b'\n');
-    let mut response = Response::new(Body::new(http_body_util::Full::new(body.into())));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    uncached(response)
+    uncached(with_type(StatusCode::OK, "application/json", body.into()))
 }
 
 fn uncached(mut response: Response<Body>) -> Response<Body> {

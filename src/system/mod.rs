@@ -1,9 +1,11 @@
-//! The machine around us: who its users are, what the platform has set, its clock and its figures.
+//! The machine around us: who its users are, what their paths mean, what the platform has set, its clock and its
+//! figures.
 
 pub mod caller;
 pub mod clock;
 pub mod identity;
 pub mod logging;
 pub mod metrics;
+pub mod path;
 pub mod runtime_dir;
 pub mod settings;

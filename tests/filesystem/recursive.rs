@@ -1,8 +1,16 @@
 //! Watching trees: directories that appear, move, leave and vanish.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::{
+    os::unix::fs::{PermissionsExt, symlink},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use envd::proto::filesystem::{MakeDirRequest, MoveRequest};
+use envd::{
+    files::transfer::FileQuery,
+    proto::filesystem::{MakeDirRequest, MoveRequest},
+};
+use tokio::{runtime::Handle, task::block_in_place, time::timeout};
 
 use super::*;
 
@@ -68,6 +76,24 @@ async fn a_directory_made_through_the_service_is_watched_when_the_answer_is_ther
 }
 
 #[tokio::test]
+async fn an_upload_into_new_directories_is_told_step_by_step() {
+    let it = Fixture::new();
+    let watcher = it.watch("", true).await;
+    for round in 0..50 {
+        let path = it.text(&format!("d{round}/e/f"));
+        let query = FileQuery { path: Some(path), ..FileQuery::default() };
+        let request = http::Request::new(envd::Body::new("content".to_owned()));
+        let (mut parts, body) = request.into_parts();
+        parts.headers.insert("content-type", http::HeaderValue::from_static("application/octet-stream"));
+        assert_eq!(it.transfers.upload(query, http::Request::from_parts(parts, body)).await.status(), 200);
+        let events = watcher.events().await;
+        let of_file: Vec<_> = events.iter().filter(|event| event.contains("/f ")).collect();
+        let expected = ["CREATE", "CHMOD", "WRITE"].map(|kind| format!("d{round}/e/f {kind}"));
+        assert!(of_file.into_iter().eq(&expected), "{events:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_written_before_its_directory_was_watched_is_told_as_written() {
     let it = Fixture::new();
     let watcher = it.watch("", true).await;
@@ -107,6 +133,34 @@ async fn directories_renamed_inside_keep_being_watched_under_the_new_name() {
     it.service.r#move(Request::new(request)).await.unwrap();
     fs::remove_dir(it.path("o2/new/deep/x")).unwrap();
     assert_eq!(watcher.events().await, ["other RENAME", "o2 CREATE", "o2/new/deep/x REMOVE"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_storm_of_renames_holds_nobody_up() {
+    let it = Fixture::fast();
+    let _watcher = it.watch("", true).await;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for storm in 0..2 {
+            let (one, other) = (it.path(&format!("{storm}a")), it.path(&format!("{storm}b")));
+            fs::create_dir(&one).unwrap();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    fs::rename(&one, &other).unwrap();
+                    fs::rename(&other, &one).unwrap();
+                }
+            });
+        }
+        let calls = async {
+            for call in 0..20 {
+                it.make(&format!("made{call}")).await;
+            }
+        };
+        let outcome = block_in_place(|| Handle::current().block_on(timeout(Duration::from_secs(60), calls)));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
 }
 
 #[tokio::test]

@@ -245,13 +245,14 @@ pub(crate) fn exists(pid: u32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// Whether the test can act for other users; says so if not.
+/// Whether the test can act for other users.
 pub(crate) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: needs root");
-    }
-    root
+    rustix::process::geteuid().is_root()
+}
+
+/// Tests whose names end in `as_root` call this first; without root they are left out by name.
+pub(crate) fn require_root() {
+    assert!(is_root(), "needs root; leave it out with: cargo test -- --skip as_root");
 }
 
 pub(crate) fn shared(agent: Agent) -> Arc<Agent> {

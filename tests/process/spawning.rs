@@ -74,10 +74,8 @@ async fn the_program_is_looked_for_along_its_own_path() {
 }
 
 #[tokio::test]
-async fn a_program_in_a_directory_that_may_not_be_searched_is_missing() {
-    if !is_root() {
-        return;
-    }
+async fn a_program_in_a_directory_that_may_not_be_searched_is_missing_as_root() {
+    require_root();
     let agent = Agent::new();
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
@@ -162,10 +160,8 @@ async fn only_the_standard_descriptors_are_open() {
 }
 
 #[tokio::test]
-async fn a_user_can_open_the_standard_streams_by_name() {
-    if !is_root() {
-        return;
-    }
+async fn a_user_can_open_the_standard_streams_by_name_as_root() {
+    require_root();
     let agent = Agent::new();
     let request = with_cwd(sh("echo out > /dev/stdout; echo err > /dev/stderr"), "/");
     let told = agent.start_as(request, "nobody").await.unwrap().all().await;
@@ -212,10 +208,8 @@ async fn a_command_leads_a_group_of_its_own_and_priorities_are_set() {
 }
 
 #[tokio::test]
-async fn a_user_comes_with_all_groups_and_no_privileges() {
-    if !is_root() {
-        return;
-    }
+async fn a_user_comes_with_all_groups_and_no_privileges_as_root() {
+    require_root();
     let dir = tempfile::tempdir().unwrap();
     let nobody = Agent::new().identity.user("nobody").unwrap();
     let passwd = format!("root:x:0:0::/root:/bin/sh\nguest:x:{}:{}::/:/bin/sh\n", nobody.uid, nobody.gid);
@@ -231,10 +225,8 @@ async fn a_user_comes_with_all_groups_and_no_privileges() {
 }
 
 #[tokio::test]
-async fn the_directory_is_entered_as_the_user() {
-    if !is_root() {
-        return;
-    }
+async fn the_directory_is_entered_as_the_user_as_root() {
+    require_root();
     let agent = Agent::new();
     let dir = tempfile::tempdir().unwrap();
     let closed = dir.path().to_str().unwrap();

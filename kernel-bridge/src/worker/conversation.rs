@@ -65,7 +65,7 @@ impl Worker {
                         if let KernelEvent::Exited(status) = ended {
                             tracing::info!(pid = kernel.pid(), status, "a kernel ended");
                         } else {
-                            kernel.gone(EXIT_PATIENCE).await;
+                            kernel.ended(EXIT_PATIENCE).await;
                         }
                         listen_to_last_words(kernel, &mut cell, outbox).await;
                         return if cell.is_finished() { Ok(cell.into_reply()) } else { Err(Leave::Dead) };

@@ -4,13 +4,14 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs, io,
+    fs, future, io,
     ops::Range,
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,10 +22,14 @@ use sha2::Sha256;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
+    time::sleep,
 };
 use zeromq::{PubSocket, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
 const DELIMITER: &[u8] = b"<IDS|MSG>";
+/// Whoever hears this status panics.
+pub(crate) const POISON: &str = "poison";
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the kernels of a test have seen, in order: `"<number of the kernel>: <what>"`.
 #[derive(Default)]
@@ -124,6 +129,7 @@ impl KernelProcess for Process {
         let mut exit = self.exit.subscribe();
         Box::pin(async move {
             let status = exit.wait_for(Option::is_some).await.expect("sender lives in the process");
+            assert_ne!(status.as_deref(), Some(POISON), "as the test asked for");
             status.clone().expect("status")
         })
     }
@@ -262,6 +268,16 @@ impl Kernel {
             "die" => {
                 self.exit.send_replace(Some("signal: killed".to_owned()));
                 return true;
+            }
+            "hang up, speak, die" => {
+                self.shell = RouterSocket::new();
+                // The pauses give the other side time to go wrong; it must be right without them, too.
+                sleep(PAUSE).await;
+                self.stream(request, "last words").await;
+                sleep(PAUSE).await;
+                self.exit.send_replace(Some("exit status 1".to_owned()));
+                // A kernel that is dropped would not send what it has queued.
+                future::pending().await
             }
             "hang up" => {
                 // The sockets close, the process stays.

@@ -12,10 +12,7 @@ use serde::Deserialize;
 use super::{
     Error, Transfers, error::is_no_space, intake::Written, locks::FileId, off_thread, source::Ending, upload::Arrival,
 };
-use crate::files::{
-    metadata,
-    path::{clean, ensure_directories},
-};
+use crate::{files::metadata, system::path::clean};
 
 /// The longest request, in bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -86,7 +83,7 @@ fn compose(transfers: &Transfers, request: Request) -> Result<Written, Error> {
         }
         sources.push(source);
     }
-    ensure_directories(real.parent().unwrap_or(&real), &user).map_err(Error::Directories)?;
+    transfers.make_parents(real.parent().unwrap_or(&real), &user)?;
     let draft = Draft::create(&real)?;
     fchown(&draft.file, Some(user.uid), Some(user.gid)).map_err(Error::CreateDestination)?;
     for source in &sources {

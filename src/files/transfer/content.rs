@@ -110,7 +110,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// `inline` with the file's name: bare where it is a token (RFC 2616), quoted where it is other ASCII,
 /// percent-encoded (RFC 5987) where it is not.
 pub(super) fn disposition(path: &Path) -> String {
-    let name: &OsStr = crate::files::path::base_name(path);
+    let name: &OsStr = crate::system::path::base_name(path);
     let bytes = name.as_encoded_bytes();
     // Control characters cannot stand in a header at all.
     let Some(text) = name.to_str().filter(|text| text.bytes().all(|byte| (0x20..0x7F).contains(&byte))) else {

@@ -8,18 +8,15 @@ use std::{
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::{headers::MetadataError, query::QueryError};
-use crate::{
-    files::path::{PathError, errno_text},
-    system::identity::IdentityError,
+use super::headers::MetadataError;
+use crate::system::{
+    identity::IdentityError,
+    path::{PathError, errno_text},
 };
 
 /// What can go wrong with a file route; statuses are given in `server::errors`.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The query cannot be read.
-    #[error(transparent)]
-    Query(#[from] QueryError),
     /// Neither the request nor the settings name a user.
     #[error("username not provided")]
     NoUser,

@@ -18,7 +18,7 @@ use super::{
     source::{Batch, Piece, Source},
     target::{Opening, Order, Target},
 };
-use crate::files::{metadata::Metadata, path::base_name};
+use crate::{files::metadata::Metadata, system::path::base_name};
 
 /// A file that was written, as the response lists it.
 #[derive(Debug, Serialize)]
@@ -99,7 +99,7 @@ impl Intake {
             form if form.starts_with("multipart/") => Shape::Form(Box::new(form_of(kind)?)),
             _ => return Err(Error::ContentType(kind.to_owned())),
         };
-        let order = Order { user, metadata, attempted, length, locks: transfers.locks.clone() };
+        let order = Order { user, metadata, attempted, length, transfers: transfers.clone() };
         let (seen, written) = (HashSet::new(), Vec::new());
         Ok(Self { transfers, order, path: query.path, source, shape, opening, target: None, seen, written })
     }

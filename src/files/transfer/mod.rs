@@ -20,7 +20,11 @@ mod source;
 mod target;
 mod upload;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -34,9 +38,10 @@ pub use self::{
 use self::{locks::Locks, upload::Arrival};
 use crate::{
     Body,
-    files::path,
+    files::watch::Watches,
     system::{
         identity::{Identity, User},
+        path,
         settings::Settings,
     },
 };
@@ -50,13 +55,22 @@ pub struct Transfers {
     identity: Identity,
     settings: Settings,
     locks: Locks,
+    watches: Option<Watches>,
     idle_limit: Duration,
 }
 
 impl Transfers {
     /// Serves the users of `identity` with the defaults of `settings`.
     pub fn new(identity: Identity, settings: Settings) -> Self {
-        Self { identity, settings, locks: Locks::default(), idle_limit: IDLE_LIMIT }
+        Self { identity, settings, locks: Locks::default(), watches: None, idle_limit: IDLE_LIMIT }
+    }
+
+    /// The same with watches that learn of new directories before anything is put there, so that watchers see each
+    /// step of an upload.
+    #[must_use]
+    pub fn with_watches(mut self, watches: Watches) -> Self {
+        self.watches = Some(watches);
+        self
     }
 
     /// The same with another limit for uploads that send nothing (75 s unless set).
@@ -114,6 +128,15 @@ impl Transfers {
     fn resolve(&self, raw: &str, user: &User) -> Result<PathBuf, Error> {
         path::resolve(raw, user, self.settings.default_workdir().as_deref())
             .map_err(|source| Error::Path { raw: raw.to_owned(), source })
+    }
+
+    /// Makes a directory with what is missing above it. Blocking.
+    fn make_parents(&self, directory: &Path, user: &User) -> Result<(), Error> {
+        let any_made = path::ensure_directories(directory, user).map_err(Error::Directories)?;
+        if let Some(watches) = self.watches.as_ref().filter(|_| any_made) {
+            watches.catch_up();
+        }
+        Ok(())
     }
 }
 

@@ -21,16 +21,13 @@ use rustix::{
 };
 
 use super::{
-    Error,
+    Error, Transfers,
     error::is_no_space,
-    locks::{FileId, Held, Locks, Waiter},
+    locks::{FileId, Held, Waiter},
 };
 use crate::{
-    files::{
-        metadata::{self, Metadata},
-        path::{ensure_directories, errno_text},
-    },
-    system::identity::User,
+    files::metadata::{self, Metadata},
+    system::{identity::User, path::errno_text},
 };
 
 /// What is gathered before it is written, in bytes.
@@ -56,7 +53,8 @@ pub(super) struct Order {
     pub(super) attempted: Option<u64>,
     /// The length of the one file in bytes, if it is known before it arrives.
     pub(super) length: Option<u64>,
-    pub(super) locks: Locks,
+    /// Whose locks and watches count.
+    pub(super) transfers: Transfers,
 }
 
 /// An open file and what still has to be written. Dropped before [`Target::finish`], a new file is removed.
@@ -85,7 +83,7 @@ pub(super) enum Opening {
 impl Target {
     /// Opens `path` for writing from the start. `held` is the lock that an earlier attempt has waited for. Blocking.
     pub(super) fn open(order: &Order, path: &Path, held: Option<Held>) -> Result<Opening, Error> {
-        ensure_directories(parent(path), &order.user).map_err(Error::Directories)?;
+        order.transfers.make_parents(parent(path), &order.user)?;
         let mut held = held;
         for _ in 0..ATTEMPTS {
             let opened = match fs::metadata(path) {
@@ -118,7 +116,7 @@ impl Target {
         let id = FileId::of(&meta);
         let held = match held.take().filter(|held| held.id == id) {
             Some(held) => held,
-            None => match order.locks.try_lock(id) {
+            None => match order.transfers.locks.try_lock(id) {
                 Ok(held) => held,
                 Err(waiter) => return Ok(Some(Opening::Busy(waiter))),
             },
@@ -142,7 +140,7 @@ impl Target {
         fchown(&target.file, Some(order.user.uid), Some(order.user.gid))
             .map_err(|source| Error::Chown { path: target.remove.clone().unwrap_or_default(), source })?;
         let meta = target.file.metadata().map_err(failed)?;
-        match order.locks.try_lock(FileId::of(&meta)) {
+        match order.transfers.locks.try_lock(FileId::of(&meta)) {
             Ok(held) => target.held = Some(held),
             Err(waiter) => {
                 // Somebody has found the new file and writes to it already: it is theirs now.

@@ -34,12 +34,18 @@ const DISAPPEARED: ReadFlags = ReadFlags::DELETE.union(ReadFlags::MOVED_FROM);
 
 impl Tree {
     /// Reads and processes all that the kernel has queued up to now. `false`: there may be more. Blocking.
+    ///
+    /// What arrives meanwhile is left for the next time: there may be no end of it, and others wait for the lock.
     pub(super) fn drain(&mut self) -> bool {
         let emptied = self.queue.fill();
-        while let Some(event) = self.queue.pending.pop_front() {
+        let last = self.queue.last_number();
+        while let Some(event) = self.queue.pending.pop_front_if(|event| event.number <= last) {
             self.process(&event);
         }
-        self.told.clear();
+        self.told.retain(|_, scanned| *scanned > last);
+        if !self.queue.pending.is_empty() {
+            return false;
+        }
         // Their arrival was seen in the queue, but its place is watched no more.
         for ((key, _), relative) in std::mem::take(&mut self.moving) {
             self.detach_tree(key, &relative);

@@ -62,11 +62,12 @@ use self::{
     scan::Report,
     tree::{Key, Tree, Watcher},
 };
-use super::{
-    error::{FilesystemError, is_missing},
-    path::clean,
+use super::error::{FilesystemError, is_missing};
+use crate::{
+    proto::filesystem::FilesystemEvent,
+    sys,
+    system::{identity::Identity, path::clean},
 };
-use crate::{proto::filesystem::FilesystemEvent, sys, system::identity::Identity};
 
 /// How a directory is to be watched.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::files::{error::FilesystemError, path::PathError};
+use crate::{files::error::FilesystemError, system::path::PathError};
 
 impl From<FilesystemError> for Status {
     fn from(error: FilesystemError) -> Self {

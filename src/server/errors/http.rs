@@ -1,4 +1,4 @@
-//! Errors of the plain HTTP routes: a status with a JSON object, a line of text, or nothing.
+//! Answers of the plain HTTP routes, errors first of all: a status with a JSON object, a line of text, or nothing.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
@@ -56,7 +56,12 @@ pub fn internal() -> Response<Body> {
     json(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
 }
 
-fn with_type(status: StatusCode, content_type: &'static str, body: bytes::Bytes) -> Response<Body> {
+/// An answer of this type.
+pub(in crate::server) fn with_type(
+    status: StatusCode,
+    content_type: &'static str,
+    body: bytes::Bytes,
+) -> Response<Body> {
     let mut response = Response::new(Body::new(http_body_util::Full::new(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -1,30 +1,13 @@
 //! File routes: [`transfer::Error`] to an HTTP answer with a JSON body.
 
-use http::{HeaderValue, Response, StatusCode, header};
-use serde_json::json;
+use http::{Response, StatusCode};
 
-use crate::{
-    Body,
-    files::transfer::{Error, QueryError},
-    system::identity::IdentityError,
-};
+use super::http::json;
+use crate::{Body, files::transfer::Error, system::identity::IdentityError};
 
 impl From<Error> for Response<Body> {
     fn from(error: Error) -> Self {
-        let status = status(&error);
-        let body = format!("{}\n", json!({ "code": status.as_u16(), "message": error.to_string() }));
-        let mut response = Self::new(Body::new(http_body_util::Full::new(body.into())));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        response
-    }
-}
-
-impl From<QueryError> for Response<Body> {
-    fn from(error: QueryError) -> Self {
-        Error::from(error).into()
+        json(status(&error), &error.to_string())
     }
 }
 
@@ -36,8 +19,7 @@ fn status(error: &Error) -> StatusCode {
         Error::NoEncoding | Error::IdentityRefused => StatusCode::NOT_ACCEPTABLE,
         Error::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
         Error::Inodes { .. } | Error::Space(_) | Error::MetadataSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
-        Error::Query(_)
-        | Error::NoUser
+        Error::NoUser
         | Error::Path { .. }
         | Error::DownloadDirectory(_)
         | Error::ContentEncoding(_)

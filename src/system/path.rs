@@ -12,7 +12,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::system::identity::User;
+use super::identity::User;
 
 /// Why a path cannot be used.
 #[derive(Debug, Error)]
@@ -124,33 +124,43 @@ pub fn base_name(path: &Path) -> &OsStr {
 }
 
 /// Makes `path` and every missing ancestor with mode 0755 and gives the new ones to the user. Existing
-/// directories are left as they are. Blocking.
+/// directories are left as they are. Tells whether any was made. Blocking.
 ///
 /// # Errors
 /// [`PathError`] names the ancestor that stands in the way. What was made before stays.
-pub fn ensure_directories(path: &Path, user: &User) -> Result<(), PathError> {
+pub fn ensure_directories(path: &Path, user: &User) -> Result<bool, PathError> {
+    let mut any_made = false;
     let mut ancestors: Vec<&Path> = path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()).collect();
     ancestors.reverse();
     for ancestor in ancestors {
         match fs::metadata(ancestor) {
             Ok(meta) if meta.is_dir() => {}
             Ok(_) => return Err(PathError::IsFile(ancestor.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create_directory(ancestor, user)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => any_made |= create_directory(ancestor, user)?,
             Err(source) => return Err(PathError::Stat { path: ancestor.to_owned(), source }),
         }
     }
-    Ok(())
+    Ok(any_made)
 }
 
-fn create_directory(path: &Path, user: &User) -> Result<(), PathError> {
+/// Tells whether the directory is ours: somebody else may have made it in the meantime, and keeps it then.
+fn create_directory(path: &Path, user: &User) -> Result<bool, PathError> {
     match fs::DirBuilder::new().mode(0o755).create(path) {
         Ok(()) => {}
-        // Somebody else made it in the meantime; giving it to the user is idempotent.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return match fs::metadata(path) {
+                Ok(meta) if meta.is_dir() => Ok(false),
+                Ok(_) => Err(PathError::IsFile(path.to_owned())),
+                // A link that leads nowhere; clients know it by this text.
+                Err(source) => Err(PathError::Chown { path: path.to_owned(), source }),
+            };
+        }
         Err(source) => return Err(PathError::Create { path: path.to_owned(), source }),
     }
-    std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))
-        .map_err(|source| PathError::Chown { path: path.to_owned(), source })
+    // Never through a link: whoever owns the parent may have put one in the directory's place by now.
+    std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
+        .map_err(|source| PathError::Chown { path: path.to_owned(), source })?;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -207,5 +217,16 @@ mod tests {
         fs::write(root.path().join("a/f"), "").unwrap();
         let error = ensure_directories(&root.path().join("a/f/g"), &user()).unwrap_err().to_string();
         assert_eq!(error, format!("path is a file: {}", root.path().join("a/f").display()));
+    }
+
+    #[test]
+    fn what_was_made_is_told_and_a_dangling_link_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(ensure_directories(&root.path().join("a/b"), &user()).unwrap());
+        assert!(!ensure_directories(&root.path().join("a/b"), &user()).unwrap());
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        let error = ensure_directories(&link.join("c"), &user()).unwrap_err().to_string();
+        assert_eq!(error, format!("failed to chown directory: chown {}: no such file or directory", link.display()));
     }
 }

@@ -1,0 +1,34 @@
+//! The assembled agent as clients meet it: every byte goes through a socket.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a failed expectation is the test's failure"
+)]
+
+mod agent;
+mod code_port;
+mod downloads;
+
+mod edges;
+mod filesystem;
+mod fuzz;
+mod gate;
+mod golden;
+mod grpc;
+mod http1;
+mod input;
+mod listener;
+mod mapping;
+mod ownership;
+mod protocol;
+mod signatures;
+mod start;
+mod stream;
+mod streams;
+mod uploads;
+mod users;
+mod volume;
+mod watching;
