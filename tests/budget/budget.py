@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Idle memory, threads and wake-ups of the release binary, and random bytes against both ports.
+"""Idle memory, threads, wake-ups and the end of the release binary, and random bytes against both ports.
 
     budget.py BINARY
 
@@ -10,6 +10,7 @@ is 1 if a limit is broken or the agent does not survive. SEED repeats a run of t
 import os
 import pathlib
 import random
+import select
 import signal
 import socket
 import struct
@@ -22,6 +23,7 @@ import time
 MAX_PSS_KB = 6 * 1024
 MAX_THREADS = 8
 MAX_WAKEUPS_PER_SECOND = 1.0
+MAX_END_MS = 100
 IDLE_SECONDS = 10
 CONNECTIONS_PER_KIND = 60
 
@@ -180,6 +182,26 @@ def fuzz(agent: subprocess.Popen, port: int, paths: list[str], chance: random.Ra
     return sent
 
 
+def end(agent: subprocess.Popen, port: int) -> None:
+    """Ends the agent with SIGTERM while a client holds a connection open. The kernel says when it is gone."""
+    idle = socket.create_connection(("127.0.0.1", port), timeout=5)
+    idle.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    idle.recv(32)
+    poll = select.poll()
+    poll.register(os.pidfd_open(agent.pid), select.POLLIN)
+    began = time.monotonic()
+    agent.send_signal(signal.SIGTERM)
+    ended = poll.poll(10_000)
+    milliseconds = (time.monotonic() - began) * 1000
+    if not ended:
+        agent.kill()
+        failures.append("no end after SIGTERM")
+        return
+    figure("SIGTERM to the end", milliseconds, MAX_END_MS, "ms")
+    if agent.wait() != 0:
+        failures.append(f"exit status {agent.returncode} after SIGTERM")
+
+
 def main() -> int:
     binary = sys.argv[1]
     seed = int(os.environ.get("SEED", time.time_ns() % 1_000_000))
@@ -211,14 +233,8 @@ def main() -> int:
                 failures.append("a panic in the log")
         finally:
             if agent.poll() is None:
-                agent.send_signal(signal.SIGTERM)
-                try:
-                    if agent.wait(10) != 0:
-                        failures.append(f"exit status {agent.returncode} after SIGTERM")
-                except subprocess.TimeoutExpired:
-                    agent.kill()
-                    failures.append("no end after SIGTERM")
-    checks = 5
+                end(agent, port)
+    checks = 6
     print(f"{checks - min(len(failures), checks)} passed, {min(len(failures), checks)} failed", flush=True)
     if failures:
         print(f"budget: broken: {', '.join(failures)}\n{log.decode(errors='replace')[-2000:]}", file=sys.stderr)
