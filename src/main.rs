@@ -13,7 +13,6 @@ use anyhow::anyhow;
 use envd::{
     config::{self, Command, Config},
     server::Server,
-    sys::memory::Allocator,
     system::logging,
 };
 use rustix::{fs::Mode, process::umask};
@@ -21,9 +20,6 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
 };
-
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator::new();
 
 /// A wrong command line (`EX_USAGE`, sysexits.h).
 const USAGE: u8 = 64;

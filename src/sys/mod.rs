@@ -4,6 +4,5 @@
 #![allow(unsafe_code, reason = "this is the one module that may; each block carries its SAFETY comment")]
 
 pub mod descriptor;
-pub mod memory;
 pub mod signal;
 pub mod spawn;

@@ -14,17 +14,16 @@ const OTHER: &str = "nobody";
 /// `nobody:`.
 const BASIC: (&str, &str) = ("authorization", "Basic bm9ib2R5Og==");
 
-/// An agent that can act for others, in a directory that others may pass; `None` if there is none here.
-async fn agent() -> Option<(Agent, u32)> {
-    let uid = fs::read_to_string("/etc/passwd").unwrap().lines().find_map(|line| {
+/// An agent that can act for others, and the uid of one. The tests here end in `as_root` and are left out by that
+/// name where nobody has the privileges.
+async fn agent() -> (Agent, u32) {
+    assert!(rustix::process::geteuid().is_root(), "needs root; leave it out with: cargo test -- --skip as_root");
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let uid = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next()? == OTHER).then(|| fields.nth(1)?.parse().ok())?
     });
-    if !rustix::process::geteuid().is_root() || uid.is_none() {
-        eprintln!("skipped: needs root and the user {OTHER}");
-        return None;
-    }
-    Some((Agent::start().await, uid?))
+    (Agent::start().await, uid.expect("a user called nobody"))
 }
 
 fn open(agent: &Agent) {
@@ -33,8 +32,8 @@ fn open(agent: &Agent) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_runs_as_the_named_user() {
-    let Some((agent, uid)) = agent().await else { return };
+async fn a_command_runs_as_the_named_user_as_root() {
+    let (agent, uid) = agent().await;
     open(&agent);
     let told = agent.stream(START, &[BASIC], sh("id -u; id -un; echo $USER $LOGNAME")).await.all().await;
     assert_eq!(told.stdout(), format!("{uid}\n{OTHER}\n{OTHER} {OTHER}\n"));
@@ -55,8 +54,8 @@ async fn a_command_runs_as_the_named_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_made_for_a_user_belongs_to_the_user() {
-    let Some((agent, uid)) = agent().await else { return };
+async fn what_is_made_for_a_user_belongs_to_the_user_as_root() {
+    let (agent, uid) = agent().await;
     let existing = agent.path("existing");
     fs::create_dir(&existing).unwrap();
     let target = format!("/files?path={existing}/new/f&username={OTHER}");
@@ -80,7 +79,7 @@ async fn what_is_made_for_a_user_belongs_to_the_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_starts_with_a_clean_slate() {
+async fn a_command_starts_with_a_clean_slate_as_root() {
     let agent = Agent::start().await;
     let status = agent.sh("cat /proc/self/status; cat /proc/self/oom_score_adj; nice; ulimit -c").await.all().await;
     let text = status.stdout();
@@ -100,7 +99,7 @@ async fn a_command_starts_with_a_clean_slate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn descriptors_of_the_agent_do_not_leak() {
+async fn descriptors_of_the_agent_do_not_leak_as_root() {
     let agent = Agent::start().await;
     let _watch = agent.stream("/filesystem.Filesystem/WatchDir", &[], json!({ "path": "/" })).await;
     let _other = agent.stream(START, &[], json!({ "process": { "cmd": "/bin/cat" }, "pty": {} })).await;
