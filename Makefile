@@ -16,7 +16,7 @@ cargo:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup, then try again" >&2; exit 1; }
 
 build: cargo ## build the static release binary, print its size, check both
-	cargo build --release --target $(TARGET) --bin envd
+	ENVD_COMMIT=$$(git rev-parse --verify HEAD 2>/dev/null || echo unknown) cargo build --release --target $(TARGET) --bin envd
 	@tests/budget/binary $(BINARY) $(MAX_BYTES)
 
 run: build ## build, prepare a Python environment, start the agent on loopback, print snippets to paste
