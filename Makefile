@@ -14,6 +14,8 @@ help: ## list the targets
 
 cargo:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup, then try again" >&2; exit 1; }
+	@# rustup does this by itself, unless it was told not to.
+	@! command -v rustup >/dev/null || rustup target list --installed 2>/dev/null | grep -qx $(TARGET) || rustup toolchain install
 
 build: cargo ## build the static release binary, print its size, check both
 	ENVD_COMMIT=$$(git rev-parse --verify HEAD 2>/dev/null || echo unknown) cargo build --release --target $(TARGET) --bin envd
