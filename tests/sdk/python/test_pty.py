@@ -45,6 +45,13 @@ async def create(box, screen: Screen, **kwargs):
     return handle, watch(box, handle, screen)
 
 
+async def kill(box, handle, ended: asyncio.Task):
+    """Ends the terminal, which whoever waits for it is told."""
+    await box(handle.kill)
+    with pytest.raises(CommandExitException):
+        await ended
+
+
 def watch(box, handle, screen: Screen) -> asyncio.Task:
     if box.asynchronous:
         return asyncio.create_task(handle.wait())
@@ -88,9 +95,7 @@ async def test_the_terminal_is_a_terminal_of_the_user(box):
     handle, ended = await create(box, screen)
     await type_line(box, handle.pid, "test -t 0 && test -t 1 && test -t 2 && echo tty:$(id -un):$((1 + 1))")
     await screen.shows("tty:user:2")
-    await box(handle.kill)
-    with pytest.raises(CommandExitException):
-        await ended
+    await kill(box, handle, ended)
 
 
 async def test_the_size_is_set_before_the_shell_and_can_be_changed(box):
@@ -101,9 +106,7 @@ async def test_the_size_is_set_before_the_shell_and_can_be_changed(box):
     await box(box.pty.resize, handle.pid, PtySize(rows=50, cols=132))
     await type_line(box, handle.pid, "echo second:$(stty size)")
     await screen.shows("second:50 132")
-    await box(handle.kill)
-    with pytest.raises(CommandExitException):
-        await ended
+    await kill(box, handle, ended)
 
 
 async def test_ctrl_c_interrupts_the_program_in_front(box):
@@ -115,9 +118,7 @@ async def test_ctrl_c_interrupts_the_program_in_front(box):
     await box(box.pty.send_stdin, handle.pid, b"\x03")
     await type_line(box, handle.pid, "echo back:$((2 + 2))")
     await screen.shows("back:4")
-    await box(handle.kill)
-    with pytest.raises(CommandExitException):
-        await ended
+    await kill(box, handle, ended)
 
 
 async def test_killing_a_terminal_ends_it_once(box):
