@@ -26,20 +26,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     json.register_descriptors(&encoded)?;
     json.ignore_unknown_fields();
     json.build(&PACKAGES)?;
-    tolerate_unknown_signals()
+    tolerate_unknown_enums()
 }
 
 /// The protobuf JSON mapping asks parsers that ignore unknown fields to drop unknown enum names and to keep
-/// unknown enum numbers. pbjson rejects both. `Signal` is the one enum that clients send, so its field is
-/// routed through [`crate::proto::json_enum`].
-fn tolerate_unknown_signals() -> Result<(), Box<dyn Error>> {
+/// unknown enum numbers. pbjson rejects both. The fields of the enums that clients send are therefore routed
+/// through [`crate::proto::json_enum`].
+fn tolerate_unknown_enums() -> Result<(), Box<dyn Error>> {
     let path = PathBuf::from(env::var("OUT_DIR")?).join("process.serde.rs");
-    let generated = fs::read_to_string(&path)?;
-    let strict = "map_.next_value::<Signal>()? as i32";
-    let tolerant = "map_.next_value::<crate::proto::json_enum::Open<Signal>>()?.number()";
-    if generated.matches(strict).count() != 1 {
-        return Err("pbjson changed how it reads enum fields: adapt tolerate_unknown_signals".into());
+    let mut generated = fs::read_to_string(&path)?;
+    for (name, fields) in [("Signal", 1), ("SignalScope", 2)] {
+        let strict = format!("map_.next_value::<{name}>()? as i32");
+        let tolerant = format!("map_.next_value::<crate::proto::json_enum::Open<{name}>>()?.number()");
+        if generated.matches(&strict).count() != fields {
+            return Err("pbjson changed how it reads enum fields: adapt tolerate_unknown_enums".into());
+        }
+        generated = generated.replace(&strict, &tolerant);
     }
-    fs::write(&path, generated.replace(strict, tolerant))?;
+    fs::write(&path, generated)?;
     Ok(())
 }

@@ -20,7 +20,8 @@ pub fn encode_connect_data(message: &ConnectResponse, out: &mut BytesMut) -> boo
 }
 
 fn encode_data(event: Option<&ProcessEvent>, out: &mut BytesMut) -> bool {
-    let Some(ProcessEvent { event: Some(Event::Data(DataEvent { output: Some(output) })) }) = event else {
+    let Some(ProcessEvent { event: Some(Event::Data(DataEvent { output: Some(output), offset: None })) }) = event
+    else {
         return false;
     };
     let (head, data): (&[u8], _) = match output {
@@ -51,7 +52,7 @@ mod tests {
         for length in [1, 2, 3, 31, 32 * 1024] {
             let data = bytes::Bytes::from(vec![0xfb_u8; length]);
             for output in [Output::Stdout(data.clone()), Output::Stderr(data.clone()), Output::Pty(data.clone())] {
-                let event = Some(Event::Data(DataEvent { output: Some(output) }));
+                let event = Some(Event::Data(DataEvent { output: Some(output), offset: None }));
                 let message = StartResponse { event: Some(ProcessEvent { event }) };
                 let mut out = BytesMut::from(&b"before"[..]);
                 assert!(encode_start_data(&message, &mut out));

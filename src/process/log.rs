@@ -233,7 +233,7 @@ mod tests {
     const BUDGET: usize = CHUNK_LIMIT_BYTES + 1000;
 
     fn end() -> EndEvent {
-        EndEvent { exit_code: 0, exited: true, status: "exit status 0".into(), error: None }
+        EndEvent { exit_code: 0, exited: true, status: "exit status 0".into(), error: None, details: None }
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Process {
     }
 
     pub(super) fn info(&self) -> ProcessInfo {
-        ProcessInfo { config: Some(self.config.clone()), pid: self.pid(), tag: self.tag.clone() }
+        ProcessInfo { config: Some(self.config.clone()), pid: self.pid(), tag: self.tag.clone(), details: None }
     }
 
     pub(super) async fn write(&self, input: process_input::Input) -> Result<(), ProcessError> {

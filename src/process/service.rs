@@ -122,7 +122,7 @@ impl process_server::Process for ProcessService {
     }
 
     async fn send_signal(&self, request: Request<SendSignalRequest>) -> Result<Response<SendSignalResponse>, Status> {
-        let SendSignalRequest { process, signal } = request.into_inner();
+        let SendSignalRequest { process, signal, .. } = request.into_inner();
         let process = self.processes.inner.table.find_live(process)?;
         match Signal::try_from(signal) {
             Ok(Signal::Sigterm | Signal::Sigkill) => process.end(signal)?,

@@ -51,7 +51,7 @@ pub(super) fn start(
     user: &User,
     deadline: Option<Instant>,
 ) -> Result<(Arc<Process>, Subscription), ProcessError> {
-    let StartRequest { process: config, pty, tag, stdin } = request;
+    let StartRequest { process: config, pty, tag, stdin, .. } = request;
     let config = config.unwrap_or_default();
     let inner = &processes.inner;
     let workdir = inner.settings.default_workdir();

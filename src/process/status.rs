@@ -41,7 +41,7 @@ impl ExitStatus {
             Self::Exited(code) => (code, true),
             Self::Signaled { .. } | Self::Lost => (-1, false),
         };
-        EndEvent { exit_code, exited, status, error }
+        EndEvent { exit_code, exited, status, error, details: None }
     }
 }
 

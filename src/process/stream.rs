@@ -80,7 +80,7 @@ impl Events {
         if !self.started {
             self.started = true;
             self.keepalive.restart();
-            return Poll::Ready(Some(Ok(Event::Start(StartEvent { pid: self.pid }))));
+            return Poll::Ready(Some(Ok(Event::Start(StartEvent { pid: self.pid, offset: None }))));
         }
         if let Some(error) = self.interrupted() {
             return self.fail(error);
@@ -88,7 +88,7 @@ impl Events {
         match self.output.poll_next(cx) {
             Poll::Ready(Taken::Output(output)) => {
                 self.keepalive.restart();
-                return Poll::Ready(Some(Ok(Event::Data(DataEvent { output: Some(output) }))));
+                return Poll::Ready(Some(Ok(Event::Data(DataEvent { output: Some(output), offset: None }))));
             }
             Poll::Ready(Taken::End(end)) => {
                 self.finished = true;

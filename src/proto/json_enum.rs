@@ -33,6 +33,12 @@ impl Names for super::process::Signal {
     }
 }
 
+impl Names for super::process::SignalScope {
+    fn number_of(name: &str) -> Option<i32> {
+        Self::from_str_name(name).map(|scope| scope as i32)
+    }
+}
+
 impl<'de, E: Names> de::Deserialize<'de> for Open<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OpenVisitor<E>(PhantomData<E>);

@@ -77,17 +77,17 @@ impl Agent {
     }
 
     pub(crate) async fn connect(&self, selector: ProcessSelector) -> Result<Events, Status> {
-        let request = Request::new(ConnectRequest { process: Some(selector) });
+        let request = Request::new(ConnectRequest { process: Some(selector), ..Default::default() });
         let stream = self.service.connect(request).await?.into_inner();
         Ok(Events(Box::pin(stream.map(|item| Ok(item?.event.unwrap().event.unwrap())))))
     }
 
     pub(crate) async fn list(&self) -> Vec<ProcessInfo> {
-        self.service.list(Request::new(ListRequest {})).await.unwrap().into_inner().processes
+        self.service.list(Request::new(ListRequest::default())).await.unwrap().into_inner().processes
     }
 
     pub(crate) async fn signal(&self, pid: u32, signal: i32) -> Result<(), Status> {
-        let request = SendSignalRequest { process: Some(by_pid(pid)), signal };
+        let request = SendSignalRequest { process: Some(by_pid(pid)), signal, ..Default::default() };
         self.service.send_signal(Request::new(request)).await.map(|_| ())
     }
 
@@ -131,7 +131,7 @@ impl Events {
     pub(crate) async fn until(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
-            if let Event::Data(DataEvent { output: Some(output) }) = self.next().await.unwrap() {
+            if let Event::Data(DataEvent { output: Some(output), .. }) = self.next().await.unwrap() {
                 let (Output::Stdout(data) | Output::Stderr(data) | Output::Pty(data)) = output;
                 assert!(!data.is_empty(), "an empty chunk");
                 seen.extend_from_slice(&data);
@@ -150,7 +150,7 @@ impl Events {
             assert!(told.end.is_none() && told.error.is_none(), "{event:?} after the end");
             match event {
                 Ok(Event::Start(start)) => told.pid = start.pid,
-                Ok(Event::Data(DataEvent { output })) => match output.unwrap() {
+                Ok(Event::Data(DataEvent { output, .. })) => match output.unwrap() {
                     Output::Stdout(data) => told.stdout.extend_from_slice(&data),
                     Output::Stderr(data) => told.stderr.extend_from_slice(&data),
                     Output::Pty(data) => told.pty.extend_from_slice(&data),

@@ -161,10 +161,10 @@ async fn unusual_selectors_and_signals_get_their_codes() {
     let nothing = "invalid input type *process.ProcessSelector";
     for selector in [None, Some(ProcessSelector { selector: None })] {
         let connected = agent.service.clone();
-        let request = Request::new(ConnectRequest { process: selector.clone() });
+        let request = Request::new(ConnectRequest { process: selector.clone(), ..Default::default() });
         let result = process_server::Process::connect(&connected, request).await;
         assert_error(result, Code::Unimplemented, nothing);
-        let request = Request::new(SendSignalRequest { process: selector, signal: 9 });
+        let request = Request::new(SendSignalRequest { process: selector, signal: 9, ..Default::default() });
         let result = process_server::Process::send_signal(&connected, request).await;
         assert_error(result, Code::Unimplemented, nothing);
     }

@@ -44,7 +44,7 @@ async fn leaves_and_comes_back(agent: &Agent, number: i32) {
     loop {
         for _ in 0..number % 5 {
             match events.next().await.unwrap() {
-                Event::Data(DataEvent { output: Some(Output::Stdout(data)) }) => seen += data.len(),
+                Event::Data(DataEvent { output: Some(Output::Stdout(data)), .. }) => seen += data.len(),
                 Event::End(end) => {
                     assert_eq!((seen, end.exit_code), (BYTES, number % 200));
                     return;
