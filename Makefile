@@ -30,7 +30,7 @@ test: build ## run every test: cargo, then the published SDKs in a sandbox (as r
 demo: build ## a tour with the real SDKs against an agent of its own
 	@tests/demo/run $(BINARY)
 
-bench: build ## print ratios of start-up, spawn and cell against floors measured in the same run
+bench: build ## print the costs of the agent as ratios against floors measured in the same run
 	@benches/run $(BINARY)
 
 budget: build ## check size, idle memory, threads, wake-ups, and that random bytes end nothing
