@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::procfs::Usage;
+
 /// Durations of one thing and of its floor, measured in turn.
 #[derive(Default)]
 pub(crate) struct Pairs {
@@ -55,8 +57,22 @@ fn print_ratio(what: &str, ours: f64, unit: &str, floor: &str, bare: f64) {
     println!("{what:46} {ours:7.0} {unit} {floor}: {bare:.0} {}, ratio {:.2}", unit.trim_end(), ours / bare);
 }
 
-/// The median in seconds.
-pub(crate) fn median(samples: &[Duration]) -> f64 {
+/// Prints what moving so many bytes took, for each GiB: processor time of the agent, of the pump and of the client, page faults of the
+/// agent.
+pub(crate) fn print_cpu(bytes: u64, agent: Usage, pump: Usage, client: Usage, more: &str) {
+    let gibibytes = mebibytes(bytes) / 1024.0;
+    let seconds = |usage: Usage| usage.cpu.as_secs_f64() / gibibytes;
+    let faults = f64::from(u32::try_from(agent.faults).unwrap()) / gibibytes;
+    println!(
+        "    for 1 GiB: CPU {:.2} s, pump {:.2} s, ratio {:.2}; client {:.2} s; page faults {faults:.0}{more}",
+        seconds(agent),
+        seconds(pump),
+        seconds(agent) / seconds(pump),
+        seconds(client),
+    );
+}
+
+fn median(samples: &[Duration]) -> f64 {
     quantile(samples, 50)
 }
 
@@ -67,8 +83,7 @@ fn quantile(samples: &[Duration], percent: usize) -> f64 {
     sorted.get(sorted.len() * percent / 100).unwrap().as_secs_f64()
 }
 
-/// Bytes as MiB.
 #[allow(clippy::cast_precision_loss, reason = "byte counts of a bench are far below 2^52")]
-pub(crate) fn mebibytes(bytes: u64) -> f64 {
+fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }

@@ -36,7 +36,6 @@ const STATUS_OK: [&[u8]; 2] = [b"\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x81\x07", 
 
 /// One connection. Reading from it gives the messages of the call that [`Client::call`] began, to its end.
 pub(crate) struct Client {
-    writer: TcpStream,
     reader: BufReader<TcpStream>,
     /// The stream of the last call.
     stream: u32,
@@ -50,9 +49,9 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to a port of 127.0.0.1. Frames keep the size that is the default, 16 KiB; the window is as wide as it can be.
     pub(crate) fn connect(port: u16) -> Self {
-        let mut writer = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        writer.set_nodelay(true).unwrap();
-        writer.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
         // No table of headers, so that a status always comes spelt out; no push; the window of a stream.
         let mut settings = Vec::new();
         for (name, value) in [(1_u16, 0_u32), (2, 0), (4, WINDOW_BYTES)] {
@@ -62,9 +61,9 @@ impl Client {
         let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         hello.extend(frame(SETTINGS, 0, 0, &settings));
         hello.extend(frame(WINDOW_UPDATE, 0, 0, &(WINDOW_BYTES - FIRST_WINDOW_BYTES).to_be_bytes()));
-        writer.write_all(&hello).unwrap();
-        let reader = BufReader::with_capacity(256 * 1024, writer.try_clone().unwrap());
-        Self { writer, reader, stream: 0, left: 0, ended: true, received: 0 }
+        socket.write_all(&hello).unwrap();
+        let reader = BufReader::with_capacity(256 * 1024, socket);
+        Self { reader, stream: 0, left: 0, ended: true, received: 0 }
     }
 
     /// Calls a method of the process service with one message.
@@ -89,7 +88,7 @@ impl Client {
         }
         let mut frames = frame(HEADERS, END_HEADERS, self.stream, &headers);
         frames.extend(frame(DATA, END_STREAM, self.stream, &envelope(message)));
-        self.writer.write_all(&frames).unwrap();
+        self.reader.get_mut().write_all(&frames).unwrap();
     }
 
     /// Reads frames up to the next one with data, or to the end of the call.
@@ -113,7 +112,7 @@ impl Client {
             }
             SETTINGS | PING if flags & ACK == 0 => {
                 let answer = if kind == PING { content } else { Vec::new() };
-                self.writer.write_all(&frame(kind, ACK, 0, &answer)).unwrap();
+                self.reader.get_mut().write_all(&frame(kind, ACK, 0, &answer)).unwrap();
             }
             RST_STREAM | GOAWAY => panic!("frame {kind}: {}", String::from_utf8_lossy(&content)),
             _ => {}
@@ -126,7 +125,7 @@ impl Client {
             let more = self.received.to_be_bytes();
             let mut frames = frame(WINDOW_UPDATE, 0, 0, &more);
             frames.extend(frame(WINDOW_UPDATE, 0, self.stream, &more));
-            self.writer.write_all(&frames).unwrap();
+            self.reader.get_mut().write_all(&frames).unwrap();
             self.received = 0;
         }
     }

@@ -3,14 +3,12 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
-    time::Duration,
 };
 
 use crate::agent::LIMIT;
 
 /// One connection. Reading from it gives the body of the response that [`Client::read_head`] began.
 pub(crate) struct Client {
-    writer: TcpStream,
     reader: BufReader<TcpStream>,
     line: String,
     body: Body,
@@ -27,22 +25,17 @@ enum Body {
 impl Client {
     /// Connects to a port of 127.0.0.1.
     pub(crate) fn connect(port: u16) -> Self {
-        let writer = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        writer.set_nodelay(true).unwrap();
-        writer.set_read_timeout(Some(LIMIT)).unwrap();
-        writer.set_write_timeout(Some(LIMIT)).unwrap();
-        let reader = BufReader::with_capacity(256 * 1024, writer.try_clone().unwrap());
-        Self { writer, reader, line: String::new(), body: Body::Length(0) }
-    }
-
-    /// How long a read may wait.
-    pub(crate) fn set_limit(&self, limit: Duration) {
-        self.writer.set_read_timeout(Some(limit)).unwrap();
+        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.set_write_timeout(Some(LIMIT)).unwrap();
+        let reader = BufReader::with_capacity(256 * 1024, socket);
+        Self { reader, line: String::new(), body: Body::Length(0) }
     }
 
     /// Sends raw bytes of a request.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.writer.write_all(bytes).unwrap();
+        self.reader.get_mut().write_all(bytes).unwrap();
     }
 
     /// Reads the head of a response, whose status must be 200.

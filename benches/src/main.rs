@@ -4,27 +4,34 @@
 //! name the benches to run, all without any; `--full` moves 1 GiB of output where half of it is the rule. Medians are printed,
 //! nothing is a gate: the status only says whether every byte and every status was right.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a bench prints, and a failure is its end")]
-#![allow(dead_code, reason = "the rest of the load client needs it")]
 
 mod agent;
 mod base64;
+mod echo;
 mod events;
 mod figures;
 mod files;
 mod h2;
 mod http;
+mod idle;
+mod input;
 mod memory;
 mod messages;
 mod procfs;
 mod pump;
 mod spawn;
+mod stamps;
 mod startup;
 mod stdout;
 
-const BENCHES: [(&str, fn()); 5] = [
+const BENCHES: [(&str, fn()); 9] = [
     ("startup", startup::run),
     ("spawn", spawn::run),
     ("stdout", stdout::run),
+    ("stamps", stamps::run),
+    ("echo", echo::run),
+    ("input", input::run),
+    ("idle", idle::run),
     ("files", files::run),
     ("memory", memory::run),
 ];

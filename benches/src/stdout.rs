@@ -13,7 +13,7 @@ use benches::{sum::Sum, text::Text};
 use crate::{
     agent::{Agent, program},
     events::{Event, Events},
-    figures::{Pairs, mebibytes},
+    figures::{Pairs, print_cpu},
     h2,
     http::Client,
     messages::{Start, Wire},
@@ -24,7 +24,7 @@ use crate::{
 const BYTES: u64 = 512 << 20;
 /// With `--full`.
 const FULL_BYTES: u64 = 1 << 30;
-const ROUNDS: usize = 3;
+const ROUNDS: u64 = 3;
 
 /// One way from the command to the client, and its figures.
 struct Lane {
@@ -90,17 +90,8 @@ impl Lane {
         let size = bytes >> 20;
         let what = format!("stdout: {size} MiB of {kind}, {}", self.wire.name());
         self.times.print_speeds(&what, "bare pump, pipe to socket", bytes);
-        let gibibytes = mebibytes(bytes) / 1024.0 * f64::from(u32::try_from(ROUNDS).unwrap());
-        let per_gibibyte = |usage: Usage| usage.cpu.as_secs_f64() / gibibytes;
-        println!(
-            "    for 1 GiB: CPU {:.2} s, pump {:.2} s, ratio {:.2}; client {:.2} s; page faults {:.0}; peak memory +{} KiB",
-            per_gibibyte(self.agent),
-            per_gibibyte(pump),
-            per_gibibyte(self.agent) / per_gibibyte(pump),
-            per_gibibyte(self.client),
-            f64::from(u32::try_from(self.agent.faults).unwrap()) / gibibytes,
-            self.grown_kib,
-        );
+        let more = format!("; peak memory +{} KiB", self.grown_kib);
+        print_cpu(bytes * ROUNDS, self.agent, pump, self.client, &more);
     }
 }
 
