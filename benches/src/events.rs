@@ -178,3 +178,63 @@ fn varint(rest: &mut &[u8]) -> u64 {
     }
     value
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Events};
+    use crate::{
+        base64,
+        messages::{Wire, envelope, field},
+    };
+
+    const STATUS: &str = "exit status 0";
+
+    /// A stream with two pieces of output as an agent would send it.
+    fn stream(wire: Wire, output: &[u8]) -> Vec<u8> {
+        let (mut messages, halves) = (Vec::new(), output.split_at(output.len() / 3));
+        if wire == Wire::Json {
+            messages.push(r#"{"event":{"start":{"pid":7}}}"#.to_owned().into_bytes());
+            for half in [halves.0, halves.1] {
+                messages
+                    .push(format!(r#"{{"event":{{"data":{{"stderr":"{}"}}}}}}"#, base64::encode(half)).into_bytes());
+            }
+            messages.push(br#"{"event":{"keepalive":{}}}"#.to_vec());
+            messages.push(format!(r#"{{"event":{{"end":{{"exited":true,"status":"{STATUS}"}}}}}}"#).into_bytes());
+        } else {
+            let event = |number, content: &[u8]| field(1, &field(number, content));
+            messages.push(event(1, &[8, 7]));
+            messages.extend([halves.0, halves.1].map(|half| event(2, &field(2, half))));
+            messages.push(event(4, &[]));
+            messages.push(event(3, &[&[0x10, 1], field(3, STATUS.as_bytes()).as_slice()].concat()));
+        }
+        let mut stream: Vec<u8> = messages.iter().flat_map(|message| envelope(message)).collect();
+        if wire != Wire::Grpc {
+            stream.extend(b"\x02\0\0\0\x02{}");
+        }
+        stream
+    }
+
+    #[test]
+    fn output_is_counted_and_kept_on_every_wire() {
+        for wire in [Wire::Json, Wire::Proto, Wire::Grpc] {
+            for length in [3, 4, 5, 1000, 2001, 70_000] {
+                let output: Vec<u8> = (0..=255).cycle().take(length).collect();
+                let stream = stream(wire, &output);
+                let expected = (STATUS.to_owned(), u64::try_from(length).unwrap());
+                assert_eq!(Events::counting(wire).read_to_end(&mut stream.as_slice(), |_| {}), expected);
+                let mut kept = Vec::new();
+                let mut events = Events::keeping(wire);
+                assert_eq!(events.read_to_end(&mut stream.as_slice(), |bytes| kept.extend_from_slice(bytes)), expected);
+                assert_eq!(kept, output, "{wire:?} with {length} bytes");
+                assert_eq!(Events::counting(wire).next(&mut stream.as_slice()), Event::Start(7));
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a message ended")]
+    fn a_message_that_ends_early_is_an_error() {
+        let stream = stream(Wire::Proto, &[7; 10_000]);
+        Events::counting(Wire::Proto).read_to_end(&mut stream.split_at(6000).0, |_| {});
+    }
+}

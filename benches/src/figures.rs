@@ -57,18 +57,20 @@ fn print_ratio(what: &str, ours: f64, unit: &str, floor: &str, bare: f64) {
     println!("{what:46} {ours:7.0} {unit} {floor}: {bare:.0} {}, ratio {:.2}", unit.trim_end(), ours / bare);
 }
 
-/// Prints what moving so many bytes took, for each GiB: processor time of the agent, of the pump and of the client, page faults of the
-/// agent.
+/// Prints what moving so many bytes took, for each GiB: processor time, page faults, and how often threads gave way.
 pub(crate) fn print_cpu(bytes: u64, agent: Usage, pump: Usage, client: Usage, more: &str) {
     let gibibytes = mebibytes(bytes) / 1024.0;
     let seconds = |usage: Usage| usage.cpu.as_secs_f64() / gibibytes;
-    let faults = f64::from(u32::try_from(agent.faults).unwrap()) / gibibytes;
+    let count = |count: u64| f64::from(u32::try_from(count).unwrap()) / gibibytes;
     println!(
-        "    for 1 GiB: CPU {:.2} s, pump {:.2} s, ratio {:.2}; client {:.2} s; page faults {faults:.0}{more}",
+        "    for 1 GiB: CPU {:.2} s (pump {:.2}, ratio {:.2}; client {:.2}); faults {:.0}; switches {:.0} (pump {:.0}){more}",
         seconds(agent),
         seconds(pump),
         seconds(agent) / seconds(pump),
         seconds(client),
+        count(agent.faults),
+        count(agent.switches),
+        count(pump.switches),
     );
 }
 

@@ -71,7 +71,7 @@ impl Client {
 
     fn read_line(&mut self) -> &str {
         self.line.clear();
-        self.reader.read_line(&mut self.line).unwrap();
+        self.reader.read_line(&mut self.line).unwrap_or_else(|error| panic!("no line within {LIMIT:?}: {error}"));
         self.line.trim_end()
     }
 

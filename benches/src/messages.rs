@@ -31,6 +31,8 @@ pub(crate) struct Start<'a> {
     pub(crate) program: &'a str,
     /// Its arguments; nothing that JSON would have to escape.
     pub(crate) arguments: &'a [&'a str],
+    /// Variables of its environment; nothing that JSON would have to escape.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
     /// Whether its standard input is a pipe.
     pub(crate) stdin: bool,
     /// Whether it gets a terminal.
@@ -40,20 +42,30 @@ pub(crate) struct Start<'a> {
 impl<'a> Start<'a> {
     /// A command without input.
     pub(crate) fn command(program: &'a str, arguments: &'a [&'a str]) -> Self {
-        Self { program, arguments, stdin: false, terminal: false }
+        Self { program, arguments, environment: &[], stdin: false, terminal: false }
     }
 
     /// The message, without an envelope.
     pub(crate) fn message(&self, wire: Wire) -> Vec<u8> {
         if wire == Wire::Json {
             let arguments: Vec<_> = self.arguments.iter().map(|argument| format!("\"{argument}\"")).collect();
+            let variables: Vec<_> =
+                self.environment.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
             let terminal = if self.terminal { r#","pty":{"size":{"cols":80,"rows":24}}"# } else { "" };
-            let (program, arguments, stdin) = (self.program, arguments.join(","), self.stdin);
-            return format!(r#"{{"process":{{"cmd":"{program}","args":[{arguments}]}}{terminal},"stdin":{stdin}}}"#)
-                .into_bytes();
+            return format!(
+                r#"{{"process":{{"cmd":"{}","args":[{}],"envs":{{{}}}}}{terminal},"stdin":{}}}"#,
+                self.program,
+                arguments.join(","),
+                variables.join(","),
+                self.stdin
+            )
+            .into_bytes();
         }
         let mut process = field(1, self.program.as_bytes());
         self.arguments.iter().for_each(|argument| process.extend(field(2, argument.as_bytes())));
+        for (name, value) in self.environment {
+            process.extend(field(3, &[field(1, name.as_bytes()), field(2, value.as_bytes())].concat()));
+        }
         let mut message = field(1, &process);
         if self.terminal {
             message.extend(field(2, &field(1, &[8, 80, 16, 24])));

@@ -12,18 +12,24 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// Page faults that needed no disk.
     pub(crate) faults: u64,
+    /// How often a thread gave way to another, of threads that still exist.
+    pub(crate) switches: u64,
 }
 
 impl Usage {
     /// Of a process that runs, or that nobody has waited for yet.
     pub(crate) fn of(pid: u32) -> Self {
         let ticks = u32::try_from(stat(pid, 14) + stat(pid, 15)).unwrap();
-        Self { cpu: Duration::from_secs(1) * ticks / TICKS, faults: stat(pid, 10) }
+        Self { cpu: Duration::from_secs(1) * ticks / TICKS, faults: stat(pid, 10), switches: switches(pid) }
     }
 
     /// What was used since then.
     pub(crate) fn since(self, before: Self) -> Self {
-        Self { cpu: self.cpu.saturating_sub(before.cpu), faults: self.faults - before.faults }
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            faults: self.faults - before.faults,
+            switches: self.switches.saturating_sub(before.switches),
+        }
     }
 }
 
@@ -31,6 +37,7 @@ impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         self.cpu += other.cpu;
         self.faults += other.faults;
+        self.switches += other.switches;
     }
 }
 
@@ -65,6 +72,17 @@ fn stat(pid: u32, number: usize) -> u64 {
     // The second field is the program's name in parentheses, which may hold anything.
     let after_name = stat.rsplit_once(')').unwrap().1;
     after_name.split_whitespace().nth(number - 3).unwrap().parse().unwrap()
+}
+
+fn switches(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    // A thread may end between the two.
+    let all = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    all.map(|status| {
+        let counts = status.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
+        counts.map(|(_, count)| count.trim().parse::<u64>().unwrap()).sum::<u64>()
+    })
+    .sum()
 }
 
 fn kib(pid: u32, file: &str, name: &str) -> u64 {
