@@ -72,6 +72,8 @@ where
             .as_mut()
             .is_some_and(|sleep| sleep.deadline() <= Instant::now() || sleep.as_mut().poll(cx).is_ready());
         let next = if expired {
+            // Asked once more, a stream knows that what it gave before is on its way. It is not heard.
+            let _unheard = stream.as_mut().poll_next(cx);
             Poll::Ready(Some(Err(ProtocolError::DeadlineExceeded.into())))
         } else {
             stream.as_mut().poll_next(cx)

@@ -120,6 +120,12 @@ impl Events {
         timeout(PATIENCE, self.0.next()).await.expect("no event in time").expect("the stream ended")
     }
 
+    /// Asks for the next event, which is not there: what came before is received.
+    pub(crate) async fn nothing_yet(&mut self) {
+        let next = std::future::poll_fn(|cx| std::task::Poll::Ready(self.0.as_mut().poll_next(cx))).await;
+        assert!(next.is_pending(), "{next:?}");
+    }
+
     pub(crate) async fn started(&mut self) -> u32 {
         match self.next().await.unwrap() {
             Event::Start(start) => start.pid,

@@ -63,6 +63,7 @@ async fn undelivered_output_waits_for_the_next_client_and_is_told_once() {
     let pid = events.started().await;
     agent.stdin(pid, "one\n").await.unwrap();
     events.until("one\n").await;
+    events.nothing_yet().await;
     drop(events);
     agent.stdin(pid, "two\n").await.unwrap();
     agent.stdin(pid, "three\n").await.unwrap();
@@ -71,6 +72,24 @@ async fn undelivered_output_waits_for_the_next_client_and_is_told_once() {
     assert_eq!(events.until("three\n").await, "two\nthree\n");
     agent.close_stdin(pid).await.unwrap();
     assert!(events.all().await.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_dies_with_a_chunk_in_hand_gives_it_back() {
+    let agent = Agent::new();
+    let mut events = agent.start(with_stdin(command("/bin/cat", &[]))).await.unwrap();
+    let pid = events.started().await;
+    agent.stdin(pid, "one\n").await.unwrap();
+    events.until("one\n").await;
+    // It never asked for what follows, so nobody knows that it could be sent.
+    drop(events);
+    let mut events = agent.connect(by_pid(pid)).await.unwrap();
+    events.started().await;
+    assert_eq!(events.until("one\n").await, "one\n");
+    events.nothing_yet().await;
+    drop(events);
+    agent.close_stdin(pid).await.unwrap();
+    assert!(agent.connect(by_pid(pid)).await.unwrap().all().await.stdout.is_empty());
 }
 
 #[tokio::test]
