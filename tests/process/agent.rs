@@ -77,8 +77,11 @@ impl Agent {
     }
 
     pub(crate) async fn connect(&self, selector: ProcessSelector) -> Result<Events, Status> {
-        let request = Request::new(ConnectRequest { process: Some(selector), ..Default::default() });
-        let stream = self.service.connect(request).await?.into_inner();
+        self.connect_request(ConnectRequest { process: Some(selector), ..Default::default() }).await
+    }
+
+    pub(crate) async fn connect_request(&self, request: ConnectRequest) -> Result<Events, Status> {
+        let stream = self.service.connect(Request::new(request)).await?.into_inner();
         Ok(Events(Box::pin(stream.map(|item| Ok(item?.event.unwrap().event.unwrap())))))
     }
 
