@@ -22,6 +22,8 @@ mod input;
 mod kernels;
 #[path = "process/output.rs"]
 mod output;
+#[path = "process/replay.rs"]
+mod replay;
 #[path = "process/spawning.rs"]
 mod spawning;
 #[path = "process/terminals.rs"]

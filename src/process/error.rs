@@ -116,6 +116,16 @@ pub enum ProcessError {
         /// How much is lost to this stream.
         bytes: u64,
     },
+    /// A client asks for output from an offset that the process has not reached.
+    #[error("cannot replay the output of process {pid} from byte {offset}: {written} bytes were written so far")]
+    ReplayBeyond {
+        /// Which process.
+        pid: u32,
+        /// Where the client wants to start.
+        offset: u64,
+        /// How much there is.
+        written: u64,
+    },
     /// The agent is going down; the process runs on.
     #[error("the agent is shutting down")]
     ShuttingDown,

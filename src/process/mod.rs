@@ -5,7 +5,7 @@
 //! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]).
 //! * `reap`: the one place that waits for them. `status`: how an end is told.
 //! * `running`: the life of one process. `table`: all of them, by pid and tag.
-//! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it.
+//! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it and a while longer.
 //! * `stream`: what one client sees. `json`: the short way of output into a JSON frame.
 //! * `input`, `pty`: standard input and terminals.
 //!

@@ -71,9 +71,10 @@ impl process_server::Process for ProcessService {
         // Starting waits for the disk and for the child's exec. It finishes also when the caller is gone by then: the
         // process is listed, and its output waits for somebody to connect.
         let (processes, request) = (self.processes.clone(), request.into_inner());
+        let details = request.details;
         let started = tokio::task::spawn_blocking(move || start(&processes, request, &user, deadline)).await;
         let (process, output) = started.map_err(|error| ProcessError::Internal(error.to_string()))??;
-        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone());
+        let events = Events::new(&process, output, details, keepalive, deadline, inner.shutdown.clone());
         let responses = events.map(|event| Ok(StartResponse { event: Some(event?) }));
         Ok(Response::new(Box::pin(responses)))
     }
@@ -82,9 +83,17 @@ impl process_server::Process for ProcessService {
         let inner = &self.processes.inner;
         let keepalive = keepalive_interval(request.metadata());
         let deadline = deadline(request.extensions());
-        let process = inner.table.find(request.into_inner().process)?;
-        let output = process.log.subscribe();
-        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone());
+        let ConnectRequest { process, replay_from, details } = request.into_inner();
+        let process = inner.table.find(process)?;
+        let output = match replay_from {
+            None => process.log.subscribe(),
+            Some(offset) => process.log.subscribe_from(offset).map_err(|written| {
+                let pid = process.pid();
+                ProcessError::ReplayBeyond { pid, offset, written }
+            })?,
+        };
+        let details = details || replay_from.is_some();
+        let events = Events::new(&process, output, details, keepalive, deadline, inner.shutdown.clone());
         let responses = events.map(|event| Ok(ConnectResponse { event: Some(event?) }));
         Ok(Response::new(Box::pin(responses)))
     }

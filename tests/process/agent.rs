@@ -77,8 +77,11 @@ impl Agent {
     }
 
     pub(crate) async fn connect(&self, selector: ProcessSelector) -> Result<Events, Status> {
-        let request = Request::new(ConnectRequest { process: Some(selector), ..Default::default() });
-        let stream = self.service.connect(request).await?.into_inner();
+        self.connect_request(ConnectRequest { process: Some(selector), ..Default::default() }).await
+    }
+
+    pub(crate) async fn connect_request(&self, request: ConnectRequest) -> Result<Events, Status> {
+        let stream = self.service.connect(Request::new(request)).await?.into_inner();
         Ok(Events(Box::pin(stream.map(|item| Ok(item?.event.unwrap().event.unwrap())))))
     }
 
@@ -118,6 +121,12 @@ impl Events {
     /// The next event; fails the test if none comes or the stream ends.
     pub(crate) async fn next(&mut self) -> Result<Event, Status> {
         timeout(PATIENCE, self.0.next()).await.expect("no event in time").expect("the stream ended")
+    }
+
+    /// Asks for the next event, which is not there: what came before is received.
+    pub(crate) async fn nothing_yet(&mut self) {
+        let next = std::future::poll_fn(|cx| std::task::Poll::Ready(self.0.as_mut().poll_next(cx))).await;
+        assert!(next.is_pending(), "{next:?}");
     }
 
     pub(crate) async fn started(&mut self) -> u32 {

@@ -32,6 +32,8 @@ impl From<ProcessError> for Status {
                 | ProcessError::Signal(_)
                 | ProcessError::Internal(_) => Code::Internal,
                 ProcessError::Skipped { .. } => Code::DataLoss,
+                // Not invalid_argument: the same request may be good a little later.
+                ProcessError::ReplayBeyond { .. } => Code::OutOfRange,
                 ProcessError::ShuttingDown => Code::Unavailable,
             };
         Self::new(code, error.to_string())
