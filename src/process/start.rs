@@ -94,7 +94,7 @@ pub(super) fn start(
     }?;
 
     let Started { child, input, sources, terminal } = started;
-    let input = Input::new(input);
+    let input = Input::new(input, inner.waiting_input.clone());
     let serial = inner.table.serial();
     let process = Arc::new(Process::new(Parts { serial, config, tag, log, child, input, terminal }));
     inner.table.insert(process.clone());
