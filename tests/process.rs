@@ -16,6 +16,8 @@ mod agent;
 mod endings;
 #[path = "process/faults.rs"]
 mod faults;
+#[path = "process/gate.rs"]
+mod gate;
 #[path = "process/input.rs"]
 mod input;
 #[path = "process/kernels.rs"]
@@ -24,5 +26,7 @@ mod kernels;
 mod output;
 #[path = "process/spawning.rs"]
 mod spawning;
+#[path = "process/stdin_pipe.rs"]
+mod stdin_pipe;
 #[path = "process/terminals.rs"]
 mod terminals;

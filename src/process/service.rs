@@ -217,6 +217,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_is_taken_when_the_one_before_has_been_written() {
+        let service = service();
+        let config = ProcessConfig { cmd: "/bin/sleep".into(), args: vec!["1000".into()], ..Default::default() };
+        let request = StartRequest { process: Some(config), ..Default::default() };
+        let mut events = service.start(Request::new(request)).await.unwrap().into_inner();
+        let Some(process_event::Event::Start(start)) = events.next().await.unwrap().unwrap().event.unwrap().event
+        else {
+            panic!("no start")
+        };
+        let taken = std::cell::Cell::new(0);
+        let piece: &'static str = "x".repeat(8192).leak();
+        let messages = std::iter::once(select(start.pid)).chain(std::iter::repeat_with(|| {
+            taken.set(taken.get() + 1);
+            data(piece)
+        }));
+        let messages = futures_util::stream::iter(messages.map(|event| Ok(StreamInputRequest { event })));
+        let mut feeding = Box::pin(service.feed(messages, None));
+        for _ in 0..100 {
+            assert!(futures_util::future::poll_immediate(&mut feeding).await.is_none());
+            // What fits into a full pipe, the message that does not, and none ahead.
+            assert_eq!(taken.get(), 262_144 / 8192 + 1);
+            tokio::task::yield_now().await;
+        }
+        drop(feeding);
+        let process = Some(ProcessSelector { selector: Some(Selector::Pid(start.pid)) });
+        let kill = SendSignalRequest { process, signal: libc::SIGKILL, ..Default::default() };
+        service.send_signal(Request::new(kill)).await.unwrap();
+        while events.next().await.is_some() {}
+    }
+
+    #[tokio::test]
     async fn odd_input_streams_get_their_codes() {
         let service = service();
         feed(&service, vec![]).await.unwrap();

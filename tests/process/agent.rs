@@ -13,7 +13,10 @@ use envd::{
     system::{caller::RequestUser, identity::Identity, settings::Settings},
 };
 use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tonic::{Code, Request, Status};
 
 /// How long a test waits for something that has to happen.
@@ -97,6 +100,12 @@ impl Agent {
 
     pub(crate) async fn pty(&self, pid: u32, bytes: impl Into<bytes::Bytes>) -> Result<(), Status> {
         self.input(pid, process_input::Input::Pty(bytes.into())).await
+    }
+
+    /// Sends to standard input from a task of its own.
+    pub(crate) fn send_in_background(self: &Arc<Self>, pid: u32, bytes: Vec<u8>) -> JoinHandle<Result<(), Status>> {
+        let agent = self.clone();
+        tokio::spawn(async move { agent.stdin(pid, bytes).await })
     }
 
     async fn input(&self, pid: u32, input: process_input::Input) -> Result<(), Status> {
