@@ -7,6 +7,7 @@
 
 mod agent;
 mod base64;
+mod costs;
 mod echo;
 mod events;
 mod figures;
