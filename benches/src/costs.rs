@@ -18,7 +18,8 @@ pub(crate) struct Costs {
 }
 
 impl Costs {
-    /// Adds a round. The floor comes right before: on a machine that others use as well, a second later is another time.
+    /// Adds a round. The floor comes right before: on a machine that others use as well, a second later is another
+    /// time.
     pub(crate) fn round(&mut self, agent: u32, floor: (Duration, Usage), ours: impl FnOnce() -> Duration) {
         let (before, client_before) = (Usage::of(agent), Usage::of(process::id()));
         self.times.push(ours(), floor.0);
@@ -28,8 +29,8 @@ impl Costs {
         self.rounds += 1;
     }
 
-    /// Prints the speeds, and then for each GiB processor time, page faults, and how often threads gave way. `bytes` were moved
-    /// in each round.
+    /// Prints the speeds, and then for each GiB processor time, page faults, and how often threads gave way. `bytes`
+    /// were moved in each round.
     pub(crate) fn print(&self, what: &str, floor: &str, bytes: u64, more: &str) {
         self.times.print_speeds(what, floor, bytes);
         let gibibytes = mebibytes(bytes * self.rounds) / 1024.0;

@@ -1,5 +1,5 @@
-//! Input: calls of `SendInput` with 64 KiB each, one after the other, until a program has read all of it, against a bare copy
-//! from a socket into the pipe of the same program.
+//! Input: calls of `SendInput` with 64 KiB each, one after the other, until a program has read all of it, against a
+//! bare copy from a socket into the pipe of the same program.
 
 use std::{
     io::{Read, Write},

@@ -1,5 +1,5 @@
-//! Output: how fast what a command writes reaches a client, for each way to encode it, against a bare pump from the same
-//! command's pipe into a socket. One round of each checks every byte.
+//! Output: how fast what a command writes reaches a client, for each way to encode it, against a bare pump from the
+//! same command's pipe into a socket. One round of each checks every byte.
 
 use std::{
     env,
