@@ -16,6 +16,8 @@ mod agent;
 mod endings;
 #[path = "process/faults.rs"]
 mod faults;
+#[path = "process/gate.rs"]
+mod gate;
 #[path = "process/input.rs"]
 mod input;
 #[path = "process/kernels.rs"]
@@ -26,5 +28,7 @@ mod output;
 mod replay;
 #[path = "process/spawning.rs"]
 mod spawning;
+#[path = "process/stdin_pipe.rs"]
+mod stdin_pipe;
 #[path = "process/terminals.rs"]
 mod terminals;

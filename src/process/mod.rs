@@ -34,7 +34,7 @@ use std::{fmt, io, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use self::{output::Memory, reap::Reaper, table::Table};
+use self::{input::Waiting, output::Memory, reap::Reaper, table::Table};
 use crate::system::{identity::Identity, settings::Settings};
 
 pub use self::{
@@ -58,6 +58,7 @@ struct Inner {
     reaper: Reaper,
     table: Table,
     memory: Memory,
+    waiting_input: Waiting,
     shutdown: CancellationToken,
 }
 
@@ -74,6 +75,7 @@ impl Processes {
             reaper: Reaper::start()?,
             table: Table::new(memory.clone()),
             memory,
+            waiting_input: Waiting::default(),
             shutdown: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })

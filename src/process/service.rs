@@ -1,20 +1,20 @@
 //! The methods of the process service.
 
-use std::{future::Future, pin::Pin};
+use std::pin::Pin;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::{Extensions, Request, Response, Status, async_trait};
 
-use super::{Processes, error::ProcessError, start::start, stream::Events};
+use super::{Processes, error::ProcessError, input::until, start::start, stream::Events};
 use crate::{
     connect::Deadline,
     proto::process::{
         CloseStdinRequest, CloseStdinResponse, ConnectRequest, ConnectResponse, ListRequest, ListResponse,
         SendInputRequest, SendInputResponse, SendSignalRequest, SendSignalResponse, Signal, StartRequest,
-        StartResponse, StreamInputRequest, StreamInputResponse, UpdateRequest, UpdateResponse, process_server,
-        stream_input_request::Event,
+        StartResponse, StreamInputRequest, StreamInputResponse, UpdateRequest, UpdateResponse, process_input::Input,
+        process_server, stream_input_request::Event,
     },
     system::caller::{caller, keepalive_interval},
 };
@@ -33,25 +33,38 @@ impl ProcessService {
         Self { processes }
     }
 
-    /// What the method [`stream_input`](process_server::Process::stream_input) does, for any stream of messages.
-    async fn feed<S>(&self, mut messages: S) -> Result<(), Status>
+    /// What the method [`stream_input`](process_server::Process::stream_input) does, for any stream of messages. One
+    /// message is taken when the one before has been written: that is how a client is slowed down to its process.
+    async fn feed<S>(&self, mut messages: S, deadline: Option<Instant>) -> Result<(), Status>
     where
         S: Stream<Item = Result<StreamInputRequest, Status>> + Unpin,
     {
         let table = &self.processes.inner.table;
         let mut target = None;
-        while let Some(message) = messages.next().await {
+        let mut before = 0;
+        loop {
+            let Some(message) = until(deadline, messages.next()).await else {
+                return Err(ProcessError::InputDeadline { written: before }.into());
+            };
+            let Some(message) = message else { return Ok(()) };
             match message?.event.ok_or(ProcessError::NoEvent)? {
                 Event::Start(start) => target = Some(table.find_live(start.process)?),
                 Event::Data(data) => {
                     let process = target.as_ref().ok_or(ProcessError::InputBeforeStart)?;
                     let input = data.input.and_then(|input| input.input).ok_or(ProcessError::NoInput)?;
-                    process.write(input).await?;
+                    let (Input::Stdin(bytes) | Input::Pty(bytes)) = &input;
+                    let length = bytes.len();
+                    match process.write(input, deadline).await {
+                        Ok(()) => before += length,
+                        Err(ProcessError::InputDeadline { written }) => {
+                            return Err(ProcessError::InputDeadline { written: before + written }.into());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Event::Keepalive(_) => {}
             }
         }
-        Ok(())
     }
 }
 
@@ -117,7 +130,7 @@ impl process_server::Process for ProcessService {
         let SendInputRequest { process, input } = request.into_inner();
         let process = self.processes.inner.table.find_live(process)?;
         let input = input.and_then(|input| input.input).ok_or(ProcessError::NoInput)?;
-        within(deadline, async { Ok(process.write(input).await?) }).await?;
+        process.write(input, deadline).await?;
         Ok(Response::new(SendInputResponse {}))
     }
 
@@ -126,7 +139,7 @@ impl process_server::Process for ProcessService {
         request: Request<tonic::Streaming<StreamInputRequest>>,
     ) -> Result<Response<StreamInputResponse>, Status> {
         let deadline = deadline(request.extensions());
-        within(deadline, self.feed(request.into_inner())).await?;
+        self.feed(request.into_inner(), deadline).await?;
         Ok(Response::new(StreamInputResponse {}))
     }
 
@@ -149,14 +162,6 @@ impl process_server::Process for ProcessService {
 
 fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get::<Deadline>().map(|deadline| deadline.at)
-}
-
-/// Gives up at the deadline.
-async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    match deadline {
-        None => work.await,
-        Some(at) => timeout_at(at, work).await.unwrap_or_else(|_late| Err(ProcessError::DeadlineExceeded.into())),
-    }
 }
 
 #[cfg(test)]
@@ -193,7 +198,7 @@ mod tests {
 
     async fn feed(service: &ProcessService, events: Vec<Option<Event>>) -> Result<(), Status> {
         let messages = events.into_iter().map(|event| Ok(StreamInputRequest { event }));
-        service.feed(futures_util::stream::iter(messages)).await
+        service.feed(futures_util::stream::iter(messages), None).await
     }
 
     #[tokio::test]
@@ -218,6 +223,37 @@ mod tests {
             }
         }
         assert_eq!(output, b"ab");
+    }
+
+    #[tokio::test]
+    async fn a_message_is_taken_when_the_one_before_has_been_written() {
+        let service = service();
+        let config = ProcessConfig { cmd: "/bin/sleep".into(), args: vec!["1000".into()], ..Default::default() };
+        let request = StartRequest { process: Some(config), ..Default::default() };
+        let mut events = service.start(Request::new(request)).await.unwrap().into_inner();
+        let Some(process_event::Event::Start(start)) = events.next().await.unwrap().unwrap().event.unwrap().event
+        else {
+            panic!("no start")
+        };
+        let taken = std::cell::Cell::new(0);
+        let piece: &'static str = "x".repeat(8192).leak();
+        let messages = std::iter::once(select(start.pid)).chain(std::iter::repeat_with(|| {
+            taken.set(taken.get() + 1);
+            data(piece)
+        }));
+        let messages = futures_util::stream::iter(messages.map(|event| Ok(StreamInputRequest { event })));
+        let mut feeding = Box::pin(service.feed(messages, None));
+        for _ in 0..100 {
+            assert!(futures_util::future::poll_immediate(&mut feeding).await.is_none());
+            // What fits into a full pipe, the message that does not, and none ahead.
+            assert_eq!(taken.get(), 262_144 / 8192 + 1);
+            tokio::task::yield_now().await;
+        }
+        drop(feeding);
+        let process = Some(ProcessSelector { selector: Some(Selector::Pid(start.pid)) });
+        let kill = SendSignalRequest { process, signal: libc::SIGKILL, ..Default::default() };
+        service.send_signal(Request::new(kill)).await.unwrap();
+        while events.next().await.is_some() {}
     }
 
     #[tokio::test]

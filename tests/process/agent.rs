@@ -13,7 +13,10 @@ use envd::{
     system::{caller::RequestUser, identity::Identity, settings::Settings},
 };
 use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tonic::{Code, Request, Status};
 
 /// How long a test waits for something that has to happen.
@@ -102,6 +105,22 @@ impl Agent {
         self.input(pid, process_input::Input::Pty(bytes.into())).await
     }
 
+    /// Sends to standard input from a task of its own.
+    pub(crate) fn send_in_background(self: &Arc<Self>, pid: u32, bytes: Vec<u8>) -> JoinHandle<Result<(), Status>> {
+        let agent = self.clone();
+        tokio::spawn(async move { agent.stdin(pid, bytes).await })
+    }
+
+    /// Types from a task of its own.
+    pub(crate) fn pty_in_background(
+        self: &Arc<Self>,
+        pid: u32,
+        bytes: impl Into<bytes::Bytes>,
+    ) -> JoinHandle<Result<(), Status>> {
+        let (agent, bytes) = (self.clone(), bytes.into());
+        tokio::spawn(async move { agent.pty(pid, bytes).await })
+    }
+
     async fn input(&self, pid: u32, input: process_input::Input) -> Result<(), Status> {
         self.service.send_input(Request::new(input_request(pid, input))).await.map(|_| ())
     }
@@ -140,7 +159,10 @@ impl Events {
     pub(crate) async fn until(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
-            if let Event::Data(DataEvent { output: Some(output), .. }) = self.next().await.unwrap() {
+            let next = timeout(PATIENCE, self.0.next()).await;
+            let told = || format!("never said {text:?}, but {:?}", String::from_utf8_lossy(&seen));
+            let event = next.unwrap_or_else(|_| panic!("{}", told())).unwrap_or_else(|| panic!("ended and {}", told()));
+            if let Event::Data(DataEvent { output: Some(output), .. }) = event.unwrap() {
                 let (Output::Stdout(data) | Output::Stderr(data) | Output::Pty(data)) = output;
                 assert!(!data.is_empty(), "an empty chunk");
                 seen.extend_from_slice(&data);
@@ -148,6 +170,15 @@ impl Events {
             let seen = String::from_utf8_lossy(&seen);
             if seen.contains(text) {
                 return seen.into_owned();
+            }
+        }
+    }
+
+    /// What the terminal says next.
+    pub(crate) async fn pty_data(&mut self) -> bytes::Bytes {
+        loop {
+            if let Event::Data(DataEvent { output: Some(Output::Pty(data)), .. }) = self.next().await.unwrap() {
+                return data;
             }
         }
     }
