@@ -306,7 +306,7 @@ async fn a_crowd_of_calls_is_bounded_and_small_calls_to_others_go_on() {
     // One writes, 16 wait.
     for _ in 0..60 - 17 {
         let reply = futures_util::StreamExt::next(&mut calls).await.unwrap();
-        reply.assert_rpc_error_begins(409, "aborted", "nothing was written: ");
+        reply.assert_rpc_error_begins(409, "aborted", "input was not written: ");
     }
     agent.process("SendInput", send_input(other_pid, b"hello")).await.assert_ok();
     agent.process("CloseStdin", json!({ "process": by_pid(other_pid) })).await.assert_ok();
