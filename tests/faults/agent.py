@@ -100,10 +100,14 @@ class Agent:
             assert status == 0, f"the agent ended with status {status}; its log ends with {log[-3000:]}"
             assert "panicked" not in log, log[-3000:]
         finally:
-            if self.child.poll() is None:
-                self.child.kill()
-                self.child.wait()
-            self.folder.cleanup()
+            self.end()
+
+    def end(self) -> None:
+        """Ends it whatever its state. Idempotent."""
+        if self.child.poll() is None:
+            self.child.kill()
+            self.child.wait()
+        self.folder.cleanup()
 
 
 class AgentCase(unittest.IsolatedAsyncioTestCase):

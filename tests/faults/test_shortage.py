@@ -1,12 +1,14 @@
 """An agent that runs out of descriptors, processes or memory says so, goes on, and recovers."""
 
 import asyncio
+import gzip
 import os
 import resource
 import signal
+import subprocess
 import time
 
-from agent import AgentCase, answers, until
+from agent import Agent, AgentCase, answers, until
 from connect import Connection, Refused, Told, command, sh
 
 DESCRIPTORS = 64
@@ -192,6 +194,36 @@ class Memory(AgentCase):
         await self.serves()
         self.client.close()
         await self.assert_as_before()
+
+    async def test_a_request_beyond_memory_is_answered_or_the_log_says_what_was_missing(self):
+        """Rust ends a program whose allocator fails. If that is how it goes, whoever looks must see why."""
+        small = Agent()
+        self.addCleanup(small.end)
+        await until(lambda: answers(small.port), "an answer on /health")
+        small.limit(resource.RLIMIT_AS, small.address_space_bytes() + (64 << 20))
+        plain = b'{"process":{"pid":1},"input":{"stdin":"' + b"QUFB" * (20 << 20) + b'"}}'
+        packed = gzip.compress(plain, 6)
+        for body, headers in ((plain, {}), (packed, {"Content-Encoding": "gzip"})):
+            connection = await Connection.open(small.port)
+            try:
+                await connection.request("/process.Process/SendInput", "application/json", body, headers)
+            except (OSError, EOFError):
+                pass
+            connection.close()
+            try:
+                await asyncio.to_thread(small.child.wait, 1)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+        if small.alive():
+            small.limit(resource.RLIMIT_AS, small.address_space_bytes() + (1 << 30))
+            client = small.client()
+            self.assertEqual((await client.run(sh("exit 3"))).status, "exit status 3")
+            client.close()
+        else:
+            print(f"the agent ended with {small.child.returncode}: {small.log()[-100:]}", flush=True)
+            self.assertEqual(small.child.returncode, -signal.SIGABRT)
+            self.assertRegex(small.log(), r"memory allocation of \d+ bytes failed")
 
     async def test_what_an_ended_process_was_started_with_does_not_pile_up(self):
         """Each start comes with a megabyte of arguments. None of them runs any more."""
