@@ -13,6 +13,7 @@ import unittest
 
 from connect import HANG_SECONDS, Client
 
+# The path of the binary as the sandbox sees it; tests/harness/suites.py sets it.
 BINARY = os.environ["ENVD_BINARY"]
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 

@@ -50,7 +50,8 @@ class BadClients(AgentCase):
     def request(self, method: str, payload: bytes, length: int | None = None) -> bytes:
         """A request for a stream, as bytes; the length is what the head promises."""
         body = struct.pack(">BI", 0, len(payload) if length is None else length) + payload
-        head = f"POST /process.Process/{method} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/connect+json\r\n"
+        head = f"POST /process.Process/{method} HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Content-Type: application/connect+json\r\n"
         return head.encode() + f"Content-Length: {5 + (length or len(payload))}\r\n\r\n".encode() + body
 
     async def test_a_stopped_client_holds_up_only_itself_and_misses_nothing(self):

@@ -70,7 +70,8 @@ class OddPrograms(AgentCase):
         await self.done()
 
     async def test_a_program_that_ignores_sigterm_loses_no_output_after_it(self):
-        stream, pid = await self.client.start(sh("trap '' TERM; echo ready; read go; head -c 300000 /dev/zero; exit 9", stdin=True))
+        script = "trap '' TERM; echo ready; read go; head -c 300000 /dev/zero; exit 9"
+        stream, pid = await self.client.start(sh(script, stdin=True))
         told = Told()
         while told.stdout != b"ready\n":
             told.add(await stream.next())

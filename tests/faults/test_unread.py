@@ -14,6 +14,10 @@ SETTLED_BYTES = 64 << 20
 MAX_KIB_EACH = 6 * 1024
 SLACK_KIB = 4 * 1024
 
+CROWD = 100
+# 64 MiB for all logs together, then 128 KiB for each, and what the connections hold besides.
+CROWD_KIB = 64 * 1024 + CROWD * (128 + 1024)
+
 
 class NobodyReads(AgentCase):
     async def test_endless_output_without_a_reader_keeps_memory_flat(self):
@@ -60,3 +64,29 @@ class NobodyReads(AgentCase):
             await asyncio.sleep(0.2)
         self.assertGreater(self.agent.bytes_read(), begun + SETTLED_BYTES)
         return samples
+
+
+class StalledCrowd(AgentCase):
+    async def test_a_hundred_stalled_clients_hold_no_more_than_is_promised(self):
+        """Each has a program of its own that writes for ever: the programs wait, and the agent's memory is bounded."""
+        start = self.agent.pss_kib()
+        streams = []
+        for _ in range(CROWD):
+            stream = await self.client.stream("Start", command("yes"), receive_buffer=4096)
+            self.assertIn("start", await stream.next())
+            streams.append(stream)
+        await until(self.stands_still, "the programs to wait")
+        growth = self.agent.pss_kib() - start
+        print(f"PSS grew by {growth} KiB with {CROWD} stalled clients", flush=True)
+        self.assertLess(growth, CROWD_KIB)
+        for stream in streams:
+            stream.reset()
+        for pid in await self.client.pids():
+            await self.client.signal(pid, 9)
+        self.client.close()
+        await self.assert_as_before()
+
+    def stands_still(self) -> bool:
+        """Nothing was read between two looks."""
+        last, self.last_read = getattr(self, "last_read", None), self.agent.bytes_read()
+        return self.last_read == last and all(state == "S" for state in self.agent.children().values())

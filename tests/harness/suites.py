@@ -3,8 +3,8 @@
 
     suites.py [SUITE…]      cargo, faults, kernel, python-newest, python-older, js-newest, js-older; all by default
 
-The SDK suites and `faults` run against ENVD_BINARY (the release binary by default) as root in a sandbox of namespaces. Without root
-they cannot run, which is printed and counted as skipped. The sums go to target/test-results/SUITE.json.
+The SDK suites and `faults` run against ENVD_BINARY (the release binary by default) as root in a sandbox of namespaces.
+Without root they cannot run, which is printed and counted as skipped. The sums go to target/test-results/SUITE.json.
 """
 
 import dataclasses
