@@ -18,6 +18,8 @@ mod details;
 mod endings;
 #[path = "process/faults.rs"]
 mod faults;
+#[path = "process/gate.rs"]
+mod gate;
 #[path = "process/input.rs"]
 mod input;
 #[path = "process/kernels.rs"]
@@ -26,9 +28,13 @@ mod kernels;
 mod limits;
 #[path = "process/output.rs"]
 mod output;
+#[path = "process/replay.rs"]
+mod replay;
 #[path = "process/signals.rs"]
 mod signals;
 #[path = "process/spawning.rs"]
 mod spawning;
+#[path = "process/stdin_pipe.rs"]
+mod stdin_pipe;
 #[path = "process/terminals.rs"]
 mod terminals;

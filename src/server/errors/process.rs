@@ -17,7 +17,8 @@ impl From<ProcessError> for Status {
                 ProcessError::Start { source, .. } | ProcessError::StartTerminal { source, .. } => {
                     if source.is_shortage() { Code::Internal } else { Code::InvalidArgument }
                 }
-                ProcessError::DeadlineExceeded => Code::DeadlineExceeded,
+                ProcessError::DeadlineExceeded | ProcessError::InputDeadline { .. } => Code::DeadlineExceeded,
+                ProcessError::InputQueue { .. } => Code::Aborted,
                 ProcessError::UnknownPid(_) | ProcessError::UnknownTag(_) => Code::NotFound,
                 ProcessError::NoSelector
                 | ProcessError::NoInput
@@ -35,6 +36,8 @@ impl From<ProcessError> for Status {
                 | ProcessError::Signal(_)
                 | ProcessError::Internal(_) => Code::Internal,
                 ProcessError::Skipped { .. } => Code::DataLoss,
+                // Not invalid_argument: the same request may be good a little later.
+                ProcessError::ReplayBeyond { .. } => Code::OutOfRange,
                 ProcessError::ShuttingDown => Code::Unavailable,
             };
         Self::new(code, error.to_string())
