@@ -24,7 +24,7 @@ build: cargo ## build the static release binary, print its size, check both
 run: build ## build, prepare a Python environment, start the agent on loopback, print snippets to paste
 	@tests/harness/serve $(BINARY)
 
-test: build ## run every test: cargo, then the published SDKs in a sandbox (as root)
+test: build ## run every test: cargo, then faults and the published SDKs in a sandbox (as root)
 	@python3 tests/harness/suites.py
 
 demo: build ## a tour with the real SDKs against an agent of its own

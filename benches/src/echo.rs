@@ -1,4 +1,5 @@
-//! Terminal: one byte through `SendInput` until its echo is on the stream, against a bare terminal pair with the same program.
+//! Terminal: one byte through `SendInput` until its echo is on the stream, against a bare terminal pair with the same
+//! program.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
-//! The events of a stream, read with as little work as possible: of output only the ends of each message are looked at, unless its
-//! bytes are asked for.
+//! The events of a stream, read with as little work as possible: of output only the ends of each message are looked at,
+//! unless its bytes are asked for.
 
 use std::io::{BufRead, Read};
 
@@ -67,7 +67,8 @@ impl Events {
         }
     }
 
-    /// Reads on until the stream is complete, to its status and the count of its output. `take` gets the output if it is kept.
+    /// Reads on until the stream is complete, to its status and the count of its output. `take` gets the output if it
+    /// is kept.
     pub(crate) fn read_to_end(
         &mut self,
         body: &mut (impl BufRead + ?Sized),

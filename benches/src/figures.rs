@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::procfs::Usage;
-
 /// Durations of one thing and of its floor, measured in turn.
 #[derive(Default)]
 pub(crate) struct Pairs {
@@ -57,23 +55,6 @@ fn print_ratio(what: &str, ours: f64, unit: &str, floor: &str, bare: f64) {
     println!("{what:46} {ours:7.0} {unit} {floor}: {bare:.0} {}, ratio {:.2}", unit.trim_end(), ours / bare);
 }
 
-/// Prints what moving so many bytes took, for each GiB: processor time, page faults, and how often threads gave way.
-pub(crate) fn print_cpu(bytes: u64, agent: Usage, pump: Usage, client: Usage, more: &str) {
-    let gibibytes = mebibytes(bytes) / 1024.0;
-    let seconds = |usage: Usage| usage.cpu.as_secs_f64() / gibibytes;
-    let count = |count: u64| f64::from(u32::try_from(count).unwrap()) / gibibytes;
-    println!(
-        "    for 1 GiB: CPU {:.2} s (pump {:.2}, ratio {:.2}; client {:.2}); faults {:.0}; switches {:.0} (pump {:.0}){more}",
-        seconds(agent),
-        seconds(pump),
-        seconds(agent) / seconds(pump),
-        seconds(client),
-        count(agent.faults),
-        count(agent.switches),
-        count(pump.switches),
-    );
-}
-
 fn median(samples: &[Duration]) -> f64 {
     quantile(samples, 50)
 }
@@ -85,7 +66,8 @@ fn quantile(samples: &[Duration], percent: usize) -> f64 {
     sorted.get(sorted.len() * percent / 100).unwrap().as_secs_f64()
 }
 
+/// Bytes as MiB.
 #[allow(clippy::cast_precision_loss, reason = "byte counts of a bench are far below 2^52")]
-fn mebibytes(bytes: u64) -> f64 {
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }

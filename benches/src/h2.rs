@@ -47,7 +47,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects to a port of 127.0.0.1. Frames keep the size that is the default, 16 KiB; the window is as wide as it can be.
+    /// Connects to a port of 127.0.0.1. Frames keep the size that is the default, 16 KiB; the window is as wide as it
+    /// can be.
     pub(crate) fn connect(port: u16) -> Self {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         socket.set_nodelay(true).unwrap();

@@ -1,5 +1,5 @@
-//! Many processes that do nothing, each with an open stream: what the agent holds for one, and what a spawn costs beside them,
-//! against a second agent that has none.
+//! Many processes that do nothing, each with an open stream: what the agent holds for one, and what a spawn costs
+//! beside them, against a second agent that has none.
 
 use std::{thread, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Input: calls of `SendInput` with 64 KiB each, one after the other, until a program has read all of it, against a bare copy
-//! from a socket into the pipe of the same program.
+//! Input: calls of `SendInput` with 64 KiB each, one after the other, until a program has read all of it, against a
+//! bare copy from a socket into the pipe of the same program.
 
 use std::{
     io::{Read, Write},
@@ -10,8 +10,8 @@ use std::{
 use crate::{
     agent::{Agent, program},
     base64,
+    costs::Costs,
     events::{Event, Events},
-    figures::{Pairs, print_cpu},
     http::Client,
     messages::{Start, Wire, field, unary, unary_proto, varint},
     procfs::{Usage, print_state},
@@ -20,36 +20,34 @@ use crate::{
 
 const PIECE_BYTES: u64 = 64 * 1024;
 const PIECES: u64 = 2048;
-const ROUNDS: u32 = 3;
+const ROUNDS: usize = 3;
+/// On a machine that is busy otherwise: fewer rounds after this time.
+const MOST: Duration = Duration::from_secs(20);
 
 /// Measures and prints.
 pub(crate) fn run() {
     let agent = Agent::start();
     let child = program("CHILD_BINARY");
     let piece: Vec<u8> = (0..=255).cycle().take(usize::try_from(PIECE_BYTES).unwrap()).collect();
-    let mut lanes = [Wire::Json, Wire::Proto].map(|wire| (wire, Pairs::default(), Usage::default(), Usage::default()));
-    let mut pump = Usage::default();
+    let mut lanes = [(Wire::Json, "JSON"), (Wire::Proto, "binary")].map(|lane| (lane, Costs::default()));
+    let began = Instant::now();
     for round in 0..=ROUNDS {
-        let (bare, used) = bare(&child, &piece);
-        for (wire, pairs, agent_used, client_used) in &mut lanes {
-            let before = (Usage::of(agent.pid()), Usage::of(std::process::id()));
-            let ours = ours(&agent, &child, *wire, &piece);
+        if round > 1 && began.elapsed() > MOST {
+            break;
+        }
+        for ((wire, _), costs) in &mut lanes {
+            let (floor, ours) = (bare(&child, &piece), || ours(&agent, &child, *wire, &piece));
             // The first round is the warm-up.
-            if round > 0 {
-                *agent_used += Usage::of(agent.pid()).since(before.0);
-                *client_used += Usage::of(std::process::id()).since(before.1);
-                pairs.push(ours, bare);
+            if round == 0 {
+                ours();
+            } else {
+                costs.round(agent.pid(), floor, ours);
             }
         }
-        if round > 0 {
-            pump += used;
-        }
     }
-    let bytes = PIECE_BYTES * PIECES;
-    for (wire, pairs, agent_used, client_used) in lanes {
-        let encoding = if wire == Wire::Json { "JSON" } else { "binary" };
-        pairs.print_speeds(&format!("SendInput of 64 KiB, {encoding}"), "bare copy, socket to pipe", bytes);
-        print_cpu(bytes * u64::from(ROUNDS), agent_used, pump, client_used, "");
+    for ((_, encoding), costs) in lanes {
+        let what = format!("SendInput of 64 KiB, {encoding}");
+        costs.print(&what, "bare copy, socket to pipe", PIECE_BYTES * PIECES, "");
     }
     print_state(agent.pid());
 }

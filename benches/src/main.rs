@@ -1,12 +1,13 @@
 //! The agent's costs, each as a ratio against a floor that is measured in the same run, round by round in turn.
 //!
-//! `ENVD_BINARY`, `FLOOR_BINARY`, `PUMP_BINARY` and `CHILD_BINARY` name the programs; `benches/run` sets all of them. Arguments
-//! name the benches to run, all without any; `--full` moves 1 GiB of output where half of it is the rule. Medians are printed,
-//! nothing is a gate: the status only says whether every byte and every status was right.
+//! `ENVD_BINARY`, `FLOOR_BINARY`, `PUMP_BINARY` and `CHILD_BINARY` name the programs; `benches/run` sets all of them.
+//! Arguments name the benches to run, all without any; `--full` moves 1 GiB of output where half of it is the rule.
+//! Medians are printed, nothing is a gate: the status only says whether every byte and every status was right.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a bench prints, and a failure is its end")]
 
 mod agent;
 mod base64;
+mod costs;
 mod echo;
 mod events;
 mod figures;

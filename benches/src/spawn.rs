@@ -1,5 +1,5 @@
-//! Spawn: how long `Start` takes on one kept-alive connection, to the start event and to the end of the stream, against a bare
-//! spawn and wait; and how many a second there are with several clients.
+//! Spawn: how long `Start` takes on one kept-alive connection, to the start event and to the end of the stream, against
+//! a bare spawn and wait; and how many a second there are with several clients.
 
 use std::{
     process::Command,

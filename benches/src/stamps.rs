@@ -1,4 +1,5 @@
-//! Latency: a command prints the time every millisecond; how late a client has it, against the same client behind a bare pump.
+//! Latency: a command prints the time every millisecond; how late a client has it, against the same client behind a
+//! bare pump.
 
 use std::{io::Read, time::Duration};
 

@@ -1,10 +1,9 @@
-//! Output: how fast what a command writes reaches a client, for each way to encode it, against a bare pump from the same
-//! command's pipe into a socket. One round of each checks every byte.
+//! Output: how fast what a command writes reaches a client, for each way to encode it, against a bare pump from the
+//! same command's pipe into a socket. One round of each checks every byte.
 
 use std::{
     env,
     io::BufRead,
-    process::id,
     time::{Duration, Instant},
 };
 
@@ -12,8 +11,8 @@ use benches::{sum::Sum, text::Text};
 
 use crate::{
     agent::{Agent, program},
+    costs::Costs,
     events::{Event, Events},
-    figures::{Pairs, print_cpu},
     h2,
     http::Client,
     messages::{Start, Wire},
@@ -24,14 +23,14 @@ use crate::{
 const BYTES: u64 = 512 << 20;
 /// With `--full`.
 const FULL_BYTES: u64 = 1 << 30;
-const ROUNDS: u64 = 3;
+const ROUNDS: usize = 3;
+/// On a machine that is busy otherwise: fewer rounds after this time.
+const MOST: Duration = Duration::from_secs(30);
 
 /// One way from the command to the client, and its figures.
 struct Lane {
     wire: Wire,
-    times: Pairs,
-    agent: Usage,
-    client: Usage,
+    costs: Costs,
     grown_kib: u64,
 }
 
@@ -46,52 +45,47 @@ pub(crate) fn run() {
     ];
     for (kind, program, arguments, expected) in kinds {
         let start = Start::command(program, arguments);
-        let mut pump = Usage::default();
-        let mut lanes = [Wire::Json, Wire::Proto, Wire::Grpc].map(|wire| Lane {
-            wire,
-            times: Pairs::default(),
-            agent: Usage::default(),
-            client: Usage::default(),
-            grown_kib: 0,
-        });
+        let mut lanes =
+            [Wire::Json, Wire::Proto, Wire::Grpc].map(|wire| Lane { wire, costs: Costs::default(), grown_kib: 0 });
         for lane in &lanes {
             assert_eq!(receive_and_check(&agent, &start, lane.wire), expected, "{kind} over {}", lane.wire.name());
         }
-        for _ in 0..ROUNDS {
-            let (bare, used) = bare(program, arguments, bytes);
-            pump += used;
+        let began = Instant::now();
+        for round in 0..ROUNDS {
+            if round > 0 && began.elapsed() > MOST {
+                break;
+            }
             for lane in &mut lanes {
-                lane.round(&agent, &start, bytes, bare);
+                lane.round(&agent, &start, bytes);
             }
         }
         for lane in &lanes {
-            lane.print(kind, bytes, pump);
+            lane.print(kind, bytes);
         }
     }
     print_state(agent.pid());
 }
 
 impl Lane {
-    fn round(&mut self, agent: &Agent, start: &Start<'_>, bytes: u64, bare: Duration) {
+    fn round(&mut self, agent: &Agent, start: &Start<'_>, bytes: u64) {
+        let wire = self.wire;
         reset_peak(agent.pid());
-        let (before, client_before) = (Usage::of(agent.pid()), Usage::of(id()));
         let resident = resident_kib(agent.pid()).0;
-        let began = Instant::now();
-        let mut stream = begin(agent, start, self.wire);
-        let (status, received) = Events::counting(self.wire).read_to_end(&mut *stream, |_| {});
-        self.times.push(began.elapsed(), bare);
-        assert_eq!((status.as_str(), received), ("exit status 0", bytes), "{}", self.wire.name());
-        self.agent += Usage::of(agent.pid()).since(before);
-        self.client += Usage::of(id()).since(client_before);
+        self.costs.round(agent.pid(), bare(start, bytes), || {
+            let began = Instant::now();
+            let mut stream = begin(agent, start, wire);
+            let (status, received) = Events::counting(wire).read_to_end(&mut *stream, |_| {});
+            let elapsed = began.elapsed();
+            assert_eq!((status.as_str(), received), ("exit status 0", bytes), "{}", wire.name());
+            elapsed
+        });
         self.grown_kib = self.grown_kib.max(resident_kib(agent.pid()).1.saturating_sub(resident));
     }
 
-    fn print(&self, kind: &str, bytes: u64, pump: Usage) {
-        let size = bytes >> 20;
-        let what = format!("stdout: {size} MiB of {kind}, {}", self.wire.name());
-        self.times.print_speeds(&what, "bare pump, pipe to socket", bytes);
+    fn print(&self, kind: &str, bytes: u64) {
+        let what = format!("stdout: {} MiB of {kind}, {}", bytes >> 20, self.wire.name());
         let more = format!("; peak memory +{} KiB", self.grown_kib);
-        print_cpu(bytes * ROUNDS, self.agent, pump, self.client, &more);
+        self.costs.print(&what, "bare pump, pipe to socket", bytes, &more);
     }
 }
 
@@ -120,9 +114,9 @@ fn receive_and_check(agent: &Agent, start: &Start<'_>, wire: Wire) -> Sum {
     }
 }
 
-fn bare(program: &str, arguments: &[&str], bytes: u64) -> (Duration, Usage) {
+fn bare(start: &Start<'_>, bytes: u64) -> (Duration, Usage) {
     let began = Instant::now();
-    let mut pump = Pump::start("out", program, arguments);
+    let mut pump = Pump::start("out", start.program, start.arguments);
     assert_eq!(pump.drain(), bytes);
     let elapsed = began.elapsed();
     (elapsed, pump.finish())

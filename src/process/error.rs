@@ -58,7 +58,7 @@ pub enum ProcessError {
     },
     /// Too many calls wait to write already.
     #[error(
-        "nothing was written: {waiting} bytes of input wait for process '{pid}' already; send when it has read them"
+        "input was not written: {waiting} bytes wait for process '{pid}' already; send it when they have been read"
     )]
     InputQueue {
         /// Which process.

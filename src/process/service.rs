@@ -1,11 +1,11 @@
 //! The methods of the process service.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 
 use futures_core::Stream;
 use futures_util::StreamExt;
 use tokio::time::Instant;
-use tonic::{Extensions, Request, Response, Status, async_trait};
+use tonic::{Code, Extensions, Request, Response, Status, async_trait};
 
 use super::{
     Processes, details::detailed_info, error::ProcessError, input::until, limit::Limit, signals, start::start,
@@ -36,8 +36,9 @@ impl ProcessService {
         Self { processes }
     }
 
-    /// What the method [`stream_input`](process_server::Process::stream_input) does, for any stream of messages. One
-    /// message is taken when the one before has been written: that is how a client is slowed down to its process.
+    /// What the method [`stream_input`](process_server::Process::stream_input) does, for any stream of messages. No
+    /// more than one message of input is taken ahead of the one that is being written: that slows a client down to
+    /// its process, and still notices when it leaves.
     async fn feed<S>(&self, mut messages: S, deadline: Option<Instant>) -> Result<(), Status>
     where
         S: Stream<Item = Result<StreamInputRequest, Status>> + Unpin,
@@ -45,9 +46,14 @@ impl ProcessService {
         let table = &self.processes.inner.table;
         let mut target = None;
         let mut before = 0;
+        let mut ahead = None;
         loop {
-            let Some(message) = until(deadline, messages.next()).await else {
-                return Err(ProcessError::InputDeadline { written: before }.into());
+            let message = match ahead.take() {
+                Some(message) => message,
+                None => match until(deadline, messages.next()).await {
+                    Some(message) => message,
+                    None => return Err(ProcessError::InputDeadline { written: before }.into()),
+                },
             };
             let Some(message) = message else { return Ok(()) };
             match message?.event.ok_or(ProcessError::NoEvent)? {
@@ -57,7 +63,21 @@ impl ProcessService {
                     let input = data.input.and_then(|input| input.input).ok_or(ProcessError::NoInput)?;
                     let (Input::Stdin(bytes) | Input::Pty(bytes)) = &input;
                     let length = bytes.len();
-                    match process.write(input, deadline).await {
+                    let mut write = pin!(process.write(input, deadline));
+                    let written = loop {
+                        let next = tokio::select! {
+                            biased;
+                            written = &mut write => break written,
+                            next = messages.next(), if ahead.is_none() => next,
+                        };
+                        match next {
+                            Some(Ok(StreamInputRequest { event: Some(Event::Keepalive(_)) })) => {}
+                            // Nobody is left to send the rest or to hear of it.
+                            Some(Err(left)) if left.code() == Code::Cancelled => return Err(left),
+                            next => ahead = Some(next),
+                        }
+                    };
+                    match written {
                         Ok(()) => before += length,
                         Err(ProcessError::InputDeadline { written }) => {
                             return Err(ProcessError::InputDeadline { written: before + written }.into());
@@ -177,8 +197,6 @@ fn deadline(extensions: &Extensions) -> Option<Instant> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
 mod tests {
-    use tonic::Code;
-
     use super::{super::Processes, *};
     use crate::{
         proto::process::{
@@ -236,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_taken_when_the_one_before_has_been_written() {
+    async fn one_message_is_taken_ahead_of_the_one_that_is_being_written() {
         let service = service();
         let config = ProcessConfig { cmd: "/bin/sleep".into(), args: vec!["1000".into()], ..Default::default() };
         let request = StartRequest { process: Some(config), ..Default::default() };
@@ -255,8 +273,8 @@ mod tests {
         let mut feeding = Box::pin(service.feed(messages, None));
         for _ in 0..100 {
             assert!(futures_util::future::poll_immediate(&mut feeding).await.is_none());
-            // What fits into a full pipe, the message that does not, and none ahead.
-            assert_eq!(taken.get(), 262_144 / 8192 + 1);
+            // What fits into a full pipe, the message that does not, and one ahead.
+            assert_eq!(taken.get(), 262_144 / 8192 + 2);
             tokio::task::yield_now().await;
         }
         drop(feeding);

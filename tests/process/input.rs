@@ -133,7 +133,7 @@ async fn calls_beyond_what_may_wait_are_told_so() {
         writers.remove(at);
         let status = result.unwrap().unwrap_err();
         let message = format!(
-            "nothing was written: 16777216 bytes of input wait for process '{pid}' already; send when it has read them"
+            "input was not written: 16777216 bytes wait for process '{pid}' already; send it when they have been read"
         );
         assert_eq!((status.code(), status.message()), (Code::Aborted, message.as_str()));
         refused += 1;
