@@ -255,6 +255,11 @@ impl Log {
         Taken::Output(output, offset)
     }
 
+    /// Bytes of output so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// What is kept, in bytes.
     pub(super) fn cost(&self) -> usize {
         self.cost_from(self.first)

@@ -105,6 +105,11 @@ impl OutputLog {
         Subscription { log: self.clone(), id, offset }
     }
 
+    /// Bytes of output so far.
+    pub(super) fn written(&self) -> u64 {
+        self.lock().waiters.log.written()
+    }
+
     /// A client that gets everything from this byte of output on, as far as it is kept, and the end.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use super::{
     environment::base_variables,
     error::ProcessError,
     input::Input,
+    limit::Limit,
     output::{OutputLog, Subscription},
     pty::{self, Terminal, pty_size},
     reap::Child,
@@ -53,6 +54,7 @@ pub(super) fn start(
     request: StartRequest,
     user: &User,
     deadline: Option<Instant>,
+    limit: Option<Limit>,
 ) -> Result<(Arc<Process>, Subscription), ProcessError> {
     let StartRequest { process: config, pty, tag, stdin, .. } = request;
     let config = config.unwrap_or_default();
@@ -102,7 +104,7 @@ pub(super) fn start(
     let process = Arc::new(Process::new(Parts { serial, config, tag, log, child, input, terminal }));
     inner.table.insert(process.clone());
     tracing::debug!(pid = process.pid(), user = user.name, "process started");
-    tokio::spawn(follow(process.clone(), sources, deadline, inner.table.clone()));
+    tokio::spawn(follow(process.clone(), sources, limit, inner.table.clone()));
     Ok((process, subscription))
 }
 
