@@ -16,10 +16,14 @@ mod agent;
 mod endings;
 #[path = "process/faults.rs"]
 mod faults;
+#[path = "process/groups.rs"]
+mod groups;
 #[path = "process/input.rs"]
 mod input;
 #[path = "process/kernels.rs"]
 mod kernels;
+#[path = "process/limits.rs"]
+mod limits;
 #[path = "process/output.rs"]
 mod output;
 #[path = "process/spawning.rs"]

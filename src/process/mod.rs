@@ -1,8 +1,9 @@
 //! Commands and terminals.
 //!
 //! * [`service`](ProcessService): the methods that clients call.
-//! * `start`: from a request to a listed process. `environment`: what it sees.
-//! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]).
+//! * `start`: from a request to a listed process. `environment`: what it sees. `limits`: how much it may take.
+//! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]). `failure`: why it
+//!   did not.
 //! * `reap`: the one place that waits for them. `status`: how an end is told.
 //! * `running`: the life of one process. `table`: all of them, by pid and tag.
 //! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it.
@@ -14,9 +15,11 @@
 
 mod environment;
 mod error;
+mod failure;
 mod input;
 mod json;
 mod kernel;
+mod limits;
 mod log;
 mod output;
 mod pty;
@@ -35,12 +38,13 @@ use std::{fmt, io, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use self::{output::Memory, reap::Reaper, table::Table};
-use crate::system::{identity::Identity, settings::Settings};
+use crate::system::{cgroup::ControlGroups, identity::Identity, settings::Settings};
 
 pub use self::{
     error::ProcessError,
     json::{encode_connect_data, encode_start_data},
     kernel::KernelSpawner,
+    limits::LimitError,
     service::ProcessService,
     spawn::SpawnError,
     status::ExitStatus,
@@ -58,15 +62,28 @@ struct Inner {
     reaper: Reaper,
     table: Table,
     memory: Memory,
+    control_groups: ControlGroups,
     shutdown: CancellationToken,
 }
 
 impl Processes {
-    /// No processes yet. Needs a tokio runtime, where the reaper runs.
+    /// No processes yet, and control groups where they usually are. Needs a tokio runtime, where the reaper runs.
     ///
     /// # Errors
     /// When the reaper cannot listen for ended children.
     pub fn start(identity: Identity, settings: Settings) -> io::Result<Self> {
+        Self::with_control_groups(identity, settings, ControlGroups::default())
+    }
+
+    /// As [`Processes::start`], with control groups elsewhere or not at all.
+    ///
+    /// # Errors
+    /// As [`Processes::start`].
+    pub fn with_control_groups(
+        identity: Identity,
+        settings: Settings,
+        control_groups: ControlGroups,
+    ) -> io::Result<Self> {
         let memory = Memory::default();
         let inner = Inner {
             identity,
@@ -74,6 +91,7 @@ impl Processes {
             reaper: Reaper::start()?,
             table: Table::new(memory.clone()),
             memory,
+            control_groups,
             shutdown: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::status::ExitStatus;
-use crate::sys;
+use crate::{proto::process::SpawnFailure, sys};
 
 /// Owner of all statuses; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,7 @@ pub(super) struct Child {
     pidfd: Mutex<Option<Arc<OwnedFd>>>,
     reaped: AtomicBool,
     status: watch::Sender<Option<ExitStatus>>,
+    spawn_failure: Option<SpawnFailure>,
 }
 
 /// A start in progress; no orphan is reaped while one exists.
@@ -85,13 +86,14 @@ impl Reaper {
         Starting { reaper: self.clone() }
     }
 
-    /// Takes over a child. Needs a tokio runtime.
-    pub(super) fn adopt(&self, pid: u32, pidfd: OwnedFd) -> Arc<Child> {
+    /// Takes over a child, maybe one that only tells why its program was not executed. Needs a tokio runtime.
+    pub(super) fn adopt(&self, pid: u32, pidfd: OwnedFd, spawn_failure: Option<SpawnFailure>) -> Arc<Child> {
         let child = Arc::new(Child {
             pid,
             pidfd: Mutex::new(Some(Arc::new(pidfd))),
             reaped: AtomicBool::new(false),
             status: watch::Sender::new(None),
+            spawn_failure,
         });
         self.lock().children.insert(pid, child.clone());
         let (reaper, watched) = (self.clone(), child.clone());
@@ -185,6 +187,11 @@ impl Child {
     /// Process id; belongs to somebody else once the child is reaped.
     pub(super) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Why the program was not executed, for a child that ends with 126 or 127 because of it.
+    pub(super) fn spawn_failure(&self) -> Option<&SpawnFailure> {
+        self.spawn_failure.as_ref()
     }
 
     /// The status, as soon as it is known.
@@ -294,6 +301,7 @@ mod tests {
                 pidfd: Mutex::new(Some(Arc::new(pidfd))),
                 reaped: AtomicBool::new(false),
                 status: watch::Sender::new(None),
+                spawn_failure: None,
             };
             child.block_until_ended();
             let together = Barrier::new(2);

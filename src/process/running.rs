@@ -21,7 +21,10 @@ use super::{
     status::ExitStatus,
     table::Table,
 };
-use crate::proto::process::{ProcessConfig, ProcessInfo, process_input, pty};
+use crate::{
+    proto::process::{ProcessConfig, ProcessInfo, process_input, pty},
+    system::cgroup::ControlGroup,
+};
 
 /// A process that was started through the service.
 pub(super) struct Process {
@@ -31,6 +34,7 @@ pub(super) struct Process {
     pub(super) tag: Option<String>,
     pub(super) log: Arc<OutputLog>,
     child: Arc<Child>,
+    control_group: Option<Arc<ControlGroup>>,
     input: Input,
     terminal: Option<Terminal>,
     /// Nobody wants to wait for whoever else holds the output open.
@@ -44,14 +48,15 @@ pub(super) struct Parts {
     pub(super) tag: Option<String>,
     pub(super) log: Arc<OutputLog>,
     pub(super) child: Arc<Child>,
+    pub(super) control_group: Option<Arc<ControlGroup>>,
     pub(super) input: Input,
     pub(super) terminal: Option<Terminal>,
 }
 
 impl Process {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { serial, config, tag, log, child, input, terminal } = parts;
-        Self { serial, config, tag, log, child, input, terminal, released: CancellationToken::new() }
+        let Parts { serial, config, tag, log, child, control_group, input, terminal } = parts;
+        Self { serial, config, tag, log, child, control_group, input, terminal, released: CancellationToken::new() }
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -107,6 +112,9 @@ impl Process {
         self.input.abandon();
         if let Some(terminal) = &self.terminal {
             terminal.close();
+        }
+        if let Some(group) = &self.control_group {
+            group.release();
         }
     }
 }

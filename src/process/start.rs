@@ -19,6 +19,7 @@ use super::{
     environment::base_variables,
     error::ProcessError,
     input::Input,
+    limits,
     output::{OutputLog, Subscription},
     pty::{self, Terminal, pty_size},
     reap::Child,
@@ -27,9 +28,12 @@ use super::{
     spawn::{Program, SpawnError, spawn},
 };
 use crate::{
-    proto::process::{ProcessConfig, StartRequest, pty::Size},
+    proto::{
+        self,
+        process::{ProcessConfig, StartRequest, pty::Size},
+    },
     sys::spawn::Leads,
-    system::{identity::User, path::resolve},
+    system::{cgroup::Limits, identity::User, path::resolve},
 };
 
 /// A process with its descriptors on our side.
@@ -51,7 +55,7 @@ pub(super) fn start(
     user: &User,
     deadline: Option<Instant>,
 ) -> Result<(Arc<Process>, Subscription), ProcessError> {
-    let StartRequest { process: config, pty, tag, stdin, .. } = request;
+    let StartRequest { process: config, pty, tag, stdin, resource_limits, control_group, .. } = request;
     let config = config.unwrap_or_default();
     let inner = &processes.inner;
     let workdir = inner.settings.default_workdir();
@@ -60,6 +64,7 @@ pub(super) fn start(
     if matches!(std::fs::metadata(&cwd), Err(error) if error.kind() == io::ErrorKind::NotFound) {
         return Err(ProcessError::NoWorkingDirectory(cwd));
     }
+    let limits = limits::check(resource_limits)?;
     let mut variables = base_variables(user, &cwd, inner.settings.environment());
     variables.extend(config.envs.iter().map(|(name, value)| (name.into(), value.into())));
     let args: Vec<OsString> = config.args.iter().map(OsString::from).collect();
@@ -70,6 +75,11 @@ pub(super) fn start(
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(ProcessError::DeadlineExceeded);
     }
+    // The last step before the start, so that most failures leave the tree alone.
+    let control_group = match control_group {
+        Some(requested) => Some(Arc::new(inner.control_groups.create(&group_limits(&requested))?)),
+        None => None,
+    };
     let launch = |stdio: [BorrowedFd<'_>; 3], leads| {
         let program = Program {
             name: OsStr::new(&config.cmd),
@@ -79,6 +89,8 @@ pub(super) fn start(
             user,
             stdio,
             leads,
+            limits: &limits,
+            control_group: control_group.as_deref(),
             must_exist: false,
         };
         spawn(&program, &inner.reaper)
@@ -96,11 +108,21 @@ pub(super) fn start(
     let Started { child, input, sources, terminal } = started;
     let input = Input::new(input);
     let serial = inner.table.serial();
-    let process = Arc::new(Process::new(Parts { serial, config, tag, log, child, input, terminal }));
+    let process = Arc::new(Process::new(Parts { serial, config, tag, log, child, control_group, input, terminal }));
     inner.table.insert(process.clone());
     tracing::debug!(pid = process.pid(), user = user.name, "process started");
     tokio::spawn(follow(process.clone(), sources, deadline, inner.table.clone()));
     Ok((process, subscription))
+}
+
+/// Zero is no limit.
+fn group_limits(requested: &proto::process::ControlGroup) -> Limits {
+    let limit = |number| Some(number).filter(|number| *number != 0);
+    Limits {
+        memory_bytes: limit(requested.memory_max_bytes),
+        pids: limit(requested.pids_max),
+        cpu_millis: limit(requested.cpu_max_millis),
+    }
 }
 
 fn start_with_pipes(

@@ -13,18 +13,24 @@
 //! A failure is written into the shared memory, which the parent reads as soon as it runs again.
 
 mod child;
+mod clone;
+mod limit;
 
 use std::{
-    ffi::{CStr, CString, c_char, c_int, c_void},
+    ffi::{CStr, CString, c_char, c_int},
     io,
-    mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
+    sync::OnceLock,
 };
 
 use rustix::process::{WaitId, WaitIdOptions};
 
-use self::child::{Plan, run_child, set_signal_mask};
+pub use self::limit::{Resource, ResourceLimit};
+use self::{
+    child::{Plan, ignored_signals},
+    clone::clone,
+};
 use super::descriptor::duplicate_above_standard;
 
 /// Everything that the child needs, decided before it exists.
@@ -44,8 +50,21 @@ pub struct Launch<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// What the child leads.
     pub leads: Leads,
+    /// Limits to set, in this order, before the credentials change.
+    pub limits: &'a [ResourceLimit],
+    /// The control group to be in from the first instruction on.
+    pub control_group: Option<ControlGroup<'a>>,
     /// What happens when the program is missing or cannot be executed.
     pub absent: Absent<'a>,
+}
+
+/// A control group of version 2 (cgroups(7)).
+#[derive(Clone, Copy, Debug)]
+pub struct ControlGroup<'a> {
+    /// Its directory.
+    pub directory: BorrowedFd<'a>,
+    /// Its `cgroup.procs`, open for writing, for kernels whose clone3(2) cannot be used.
+    pub entrance: BorrowedFd<'a>,
 }
 
 /// Ids for setgroups(2), setresgid(2) and setresuid(2).
@@ -93,18 +112,22 @@ pub struct Spawned {
     pub pid: u32,
     /// The process descriptor, close-on-exec.
     pub pidfd: OwnedFd,
+    /// Why it runs no program but tells of one that is absent ([`Absent::Exits`]).
+    pub absent: Option<io::Error>,
 }
 
 /// Where a start failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Stage {
-    /// Making the process.
+    /// Making the process, in its control group where it has one.
     Clone = 1,
     /// Its own group, session or controlling terminal.
     Session,
     /// Standard input, output and error.
     Stdio,
+    /// Resource limits.
+    Limits,
     /// Supplementary groups.
     Groups,
     /// Primary group.
@@ -118,8 +141,17 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 8] =
-        [Self::Clone, Self::Session, Self::Stdio, Self::Groups, Self::Gid, Self::Uid, Self::Chdir, Self::Exec];
+    const ALL: [Self; 9] = [
+        Self::Clone,
+        Self::Session,
+        Self::Stdio,
+        Self::Limits,
+        Self::Groups,
+        Self::Gid,
+        Self::Uid,
+        Self::Chdir,
+        Self::Exec,
+    ];
 }
 
 /// Why there is no child.
@@ -131,8 +163,8 @@ pub struct Failure {
     pub error: io::Error,
 }
 
-const STACK_BYTES: usize = 64 * 1024;
-const ALL_SIGNALS: u64 = u64::MAX;
+/// What the agent ignores. It starts to ignore nothing after its first start of a program.
+static IGNORED_SIGNALS: OnceLock<u64> = OnceLock::new();
 
 /// Starts the program. Blocks until the child has executed it, which includes what the disk takes to find it.
 ///
@@ -166,6 +198,10 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Spawned, Failure> {
         credentials: launch.credentials,
         stdio,
         leads: launch.leads,
+        limits: launch.limits,
+        entrance: launch.control_group.map(|group| group.entrance.as_raw_fd()),
+        made_by_clone3: false,
+        ignored_signals: *IGNORED_SIGNALS.get_or_init(ignored_signals),
         absent: match launch.absent {
             Absent::Fails => None,
             Absent::Exits(name) => Some(name.get(..Absent::NAME_LIMIT).unwrap_or(name)),
@@ -173,13 +209,15 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Spawned, Failure> {
         failed_stage: 0,
         failed_errno: 0,
     };
-    let (pid, pidfd) = clone(&mut plan).map_err(|error| Failure { stage: Stage::Clone, error })?;
+    let directory = launch.control_group.map(|group| group.directory);
+    let (pid, pidfd) = clone(&mut plan, directory).map_err(|error| Failure { stage: Stage::Clone, error })?;
     // SAFETY: both fields were written, if at all, by the child before this thread went on; the read is volatile
     // because the compiler does not know about that writer.
     let (stage, errno) =
         unsafe { (ptr::read_volatile(&raw const plan.failed_stage), ptr::read_volatile(&raw const plan.failed_errno)) };
     let Some(stage) = Stage::ALL.into_iter().find(|candidate| *candidate as c_int == stage) else {
-        return Ok(Spawned { pid, pidfd });
+        let absent = (errno != 0).then(|| io::Error::from_raw_os_error(errno));
+        return Ok(Spawned { pid, pidfd, absent });
     };
     // The child has left by itself, or does so now. It never was anybody's process, so nobody else wants its status;
     // ECHILD means that whoever reaps orphans was faster.
@@ -191,38 +229,6 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Spawned, Failure> {
 
 fn null_terminated(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
-}
-
-fn clone(plan: &mut Plan<'_>) -> io::Result<(u32, OwnedFd)> {
-    let mut stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK_BYTES);
-    let mut pidfd: c_int = -1;
-    let (all, mut mask) = (ALL_SIGNALS, 0_u64);
-    // SAFETY: the stack, the plan and everything that it points to live until the child has left this memory, because
-    // CLONE_VFORK keeps this thread asleep that long. The top of the stack is aligned for any ABI. The mask pointers
-    // are valid for the kernel's set size. CLONE_PIDFD writes the descriptor to the parent-tid pointer.
-    let (pid, error) = unsafe {
-        let top = stack.as_mut_ptr().add(STACK_BYTES);
-        let top = top.sub(top.addr() % 16);
-        set_signal_mask(&raw const all, &raw mut mask);
-        let pid = libc::clone(
-            run_child,
-            top.cast(),
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD,
-            ptr::from_mut(plan).cast(),
-            &raw mut pidfd,
-            ptr::null_mut::<c_void>(),
-            ptr::null_mut::<c_int>(),
-        );
-        let error = io::Error::last_os_error();
-        set_signal_mask(&raw const mask, ptr::null_mut());
-        (pid, error)
-    };
-    drop(stack);
-    match u32::try_from(pid) {
-        // SAFETY: the kernel has just made this descriptor for us.
-        Ok(pid) => Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
-        Err(_) => Err(error),
-    }
 }
 
 #[cfg(test)]
@@ -244,6 +250,8 @@ mod tests {
             credentials: None,
             stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
             leads: Leads::Group,
+            limits: &[],
+            control_group: None,
             absent,
         });
         drop(writer);

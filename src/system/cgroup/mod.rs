@@ -83,6 +83,11 @@ pub enum ControlGroupError {
 }
 
 impl ControlGroupError {
+    /// Whether the machine is short of something, so that neither the request nor the set-up is to blame.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self.source_errno(), Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC))
+    }
+
     /// The system's answer, where it was asked.
     pub fn source_errno(&self) -> Option<i32> {
         match self {
@@ -129,15 +134,22 @@ impl ControlGroups {
         let tree = self.tree.as_ref().ok_or(ControlGroupError::SwitchedOff)?;
         let root = tree.root()?;
         let own = root.join(&tree.name);
-        let _changing = tree.lock();
+        let changing = tree.lock();
         tree.prepare(&root, &own)?;
-        let path = own.join(format!("process-{}", tree.serials.fetch_add(1, Ordering::Relaxed)));
-        let made = fs::create_dir(&path);
-        if let Err(source) = made {
-            let _ = fs::remove_dir(&own);
-            return Err(ControlGroupError::Make { path, source });
-        }
-        // From here on the group's drop removes it.
+        let path = loop {
+            let path = own.join(format!("process-{}", tree.serials.fetch_add(1, Ordering::Relaxed)));
+            match fs::create_dir(&path) {
+                Ok(()) => break path,
+                // Of an agent with the same pid that did not live to remove it; somebody may still be in it.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => drop(group::remove_tree(&path)),
+                Err(source) => {
+                    let _ = fs::remove_dir(&own);
+                    return Err(ControlGroupError::Make { path, source });
+                }
+            }
+        };
+        // From here on the group's drop removes it, which takes the lock.
+        drop(changing);
         let group = ControlGroup::at(path, Some(tree.clone()));
         let limited = limit(&root, group.path(), limits);
         limited.map(|()| group)
