@@ -22,10 +22,10 @@ mod groups;
 mod input;
 #[path = "process/kernels.rs"]
 mod kernels;
-#[path = "process/limits.rs"]
-mod limits;
 #[path = "process/output.rs"]
 mod output;
+#[path = "process/resources.rs"]
+mod resources;
 #[path = "process/spawning.rs"]
 mod spawning;
 #[path = "process/terminals.rs"]

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::{limits::LimitError, spawn::SpawnError};
+use super::{resources::LimitError, spawn::SpawnError};
 use crate::system::{
     caller::CallerError,
     cgroup::ControlGroupError,

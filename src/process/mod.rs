@@ -1,7 +1,7 @@
 //! Commands and terminals.
 //!
 //! * [`service`](ProcessService): the methods that clients call.
-//! * `start`: from a request to a listed process. `environment`: what it sees. `limits`: how much it may take.
+//! * `start`: from a request to a listed process. `environment`: what it sees. `resources`: how much it may take.
 //! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]). `failure`: why it
 //!   did not.
 //! * `reap`: the one place that waits for them. `status`: how an end is told.
@@ -19,11 +19,11 @@ mod failure;
 mod input;
 mod json;
 mod kernel;
-mod limits;
 mod log;
 mod output;
 mod pty;
 mod reap;
+mod resources;
 mod running;
 mod service;
 mod source;
@@ -44,7 +44,7 @@ pub use self::{
     error::ProcessError,
     json::{encode_connect_data, encode_start_data},
     kernel::KernelSpawner,
-    limits::LimitError,
+    resources::LimitError,
     service::ProcessService,
     spawn::SpawnError,
     status::ExitStatus,

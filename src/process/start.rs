@@ -19,10 +19,10 @@ use super::{
     environment::base_variables,
     error::ProcessError,
     input::Input,
-    limits,
     output::{OutputLog, Subscription},
     pty::{self, Terminal, pty_size},
     reap::Child,
+    resources,
     running::{Parts, Process, follow},
     source::{Channel, Source, watch},
     spawn::{Program, SpawnError, spawn},
@@ -64,7 +64,7 @@ pub(super) fn start(
     if matches!(std::fs::metadata(&cwd), Err(error) if error.kind() == io::ErrorKind::NotFound) {
         return Err(ProcessError::NoWorkingDirectory(cwd));
     }
-    let limits = limits::check(resource_limits)?;
+    let limits = resources::check(resource_limits)?;
     let mut variables = base_variables(user, &cwd, inner.settings.environment());
     variables.extend(config.envs.iter().map(|(name, value)| (name.into(), value.into())));
     let args: Vec<OsString> = config.args.iter().map(OsString::from).collect();
