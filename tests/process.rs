@@ -12,6 +12,8 @@
 
 #[path = "process/agent.rs"]
 mod agent;
+#[path = "process/details.rs"]
+mod details;
 #[path = "process/endings.rs"]
 mod endings;
 #[path = "process/faults.rs"]
@@ -22,10 +24,14 @@ mod groups;
 mod input;
 #[path = "process/kernels.rs"]
 mod kernels;
+#[path = "process/limits.rs"]
+mod limits;
 #[path = "process/output.rs"]
 mod output;
 #[path = "process/resources.rs"]
 mod resources;
+#[path = "process/signals.rs"]
+mod signals;
 #[path = "process/spawning.rs"]
 mod spawning;
 #[path = "process/terminals.rs"]

@@ -109,9 +109,15 @@ pub enum ProcessError {
     /// The terminal refuses the size.
     #[error("error resizing tty: {}", errno_text(.0))]
     Resize(#[source] io::Error),
-    /// Neither SIGTERM nor SIGKILL.
+    /// A number that is no signal.
     #[error("invalid signal: {0}")]
     InvalidSignal(String),
+    /// A number that is no scope of signals.
+    #[error("invalid signal scope: {0}")]
+    InvalidScope(i32),
+    /// The first signal of a time limit is none.
+    #[error("invalid time limit: {0} is no signal from 1 to 64")]
+    InvalidLimitSignal(u32),
     /// The signal cannot be sent.
     #[error("error sending signal: {}", errno_text(.0))]
     Signal(#[source] io::Error),

@@ -172,6 +172,11 @@ impl Log {
         Taken::Output(output)
     }
 
+    /// Bytes of output so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// What is kept, in bytes.
     pub(super) fn cost(&self) -> usize {
         self.cost

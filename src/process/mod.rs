@@ -4,7 +4,8 @@
 //! * `start`: from a request to a listed process. `environment`: what it sees. `resources`: how much it may take.
 //! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]). `failure`: why it
 //!   did not.
-//! * `reap`: the one place that waits for them. `status`: how an end is told.
+//! * `reap`: the one place that waits for them. `status`, `usage`, `details`: how an end is told, and what it has cost.
+//! * `signals`, `tree`: whom a signal reaches. `limit`: how long a process may run. `procfs`: what proc(5) says.
 //! * `running`: the life of one process. `table`: all of them, by pid and tag.
 //! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it.
 //! * `stream`: what one client sees. `json`: the short way of output into a JSON frame.
@@ -13,25 +14,31 @@
 //! A client can leave at any time without harm to the process, and a process ends for its clients only with a reaped
 //! status. Payloads, arguments and environments are never logged.
 
+mod details;
 mod environment;
 mod error;
 mod failure;
 mod input;
 mod json;
 mod kernel;
+mod limit;
 mod log;
 mod output;
+mod procfs;
 mod pty;
 mod reap;
 mod resources;
 mod running;
 mod service;
+mod signals;
 mod source;
 mod spawn;
 mod start;
 mod status;
 mod stream;
 mod table;
+mod tree;
+mod usage;
 
 use std::{fmt, io, sync::Arc};
 

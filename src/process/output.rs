@@ -116,6 +116,11 @@ impl OutputLog {
         Subscription { log: self.clone(), id }
     }
 
+    /// Bytes of output so far.
+    pub(super) fn written(&self) -> u64 {
+        self.lock().log.written()
+    }
+
     fn budget(&self) -> usize {
         if self.memory.is_short() { SQUEEZED_BUDGET_BYTES } else { BUDGET_BYTES }
     }

@@ -7,13 +7,15 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Extensions, Request, Response, Status, async_trait};
 
-use super::{Processes, error::ProcessError, start::start, stream::Events};
+use super::{
+    Processes, details::detailed_info, error::ProcessError, limit::Limit, signals, start::start, stream::Events,
+};
 use crate::{
     connect::Deadline,
     proto::process::{
         CloseStdinRequest, CloseStdinResponse, ConnectRequest, ConnectResponse, ListRequest, ListResponse,
-        SendInputRequest, SendInputResponse, SendSignalRequest, SendSignalResponse, Signal, StartRequest,
-        StartResponse, StreamInputRequest, StreamInputResponse, UpdateRequest, UpdateResponse, process_server,
+        SendInputRequest, SendInputResponse, SendSignalRequest, SendSignalResponse, StartRequest, StartResponse,
+        StreamInputRequest, StreamInputResponse, UpdateRequest, UpdateResponse, process_server,
         stream_input_request::Event,
     },
     system::caller::{caller, keepalive_interval},
@@ -71,9 +73,11 @@ impl process_server::Process for ProcessService {
         // Starting waits for the disk and for the child's exec. It finishes also when the caller is gone by then: the
         // process is listed, and its output waits for somebody to connect.
         let (processes, request) = (self.processes.clone(), request.into_inner());
-        let started = tokio::task::spawn_blocking(move || start(&processes, request, &user, deadline)).await;
+        let details = request.details;
+        let limit = Limit::of(request.time_limit.as_ref(), deadline)?;
+        let started = tokio::task::spawn_blocking(move || start(&processes, request, &user, deadline, limit)).await;
         let (process, output) = started.map_err(|error| ProcessError::Internal(error.to_string()))??;
-        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone());
+        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone()).with_details(details);
         let responses = events.map(|event| Ok(StartResponse { event: Some(event?) }));
         Ok(Response::new(Box::pin(responses)))
     }
@@ -82,15 +86,26 @@ impl process_server::Process for ProcessService {
         let inner = &self.processes.inner;
         let keepalive = keepalive_interval(request.metadata());
         let deadline = deadline(request.extensions());
-        let process = inner.table.find(request.into_inner().process)?;
+        let ConnectRequest { process, replay_from, details } = request.into_inner();
+        let process = inner.table.find(process)?;
         let output = process.log.subscribe();
-        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone());
+        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone())
+            .with_details(details || replay_from.is_some());
         let responses = events.map(|event| Ok(ConnectResponse { event: Some(event?) }));
         Ok(Response::new(Box::pin(responses)))
     }
 
-    async fn list(&self, _request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let processes = self.processes.inner.table.live().iter().map(|process| process.info()).collect();
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let ListRequest { details, include_ended } = request.into_inner();
+        let table = &self.processes.inner.table;
+        if !details && !include_ended {
+            let processes = table.live().iter().map(|process| process.info()).collect();
+            return Ok(Response::new(ListResponse { processes }));
+        }
+        let listed = if include_ended { table.all() } else { table.live() };
+        let read = move || listed.iter().map(|process| detailed_info(process)).collect();
+        let read = tokio::task::spawn_blocking(read).await;
+        let processes = read.map_err(|error| ProcessError::Internal(error.to_string()))?;
         Ok(Response::new(ListResponse { processes }))
     }
 
@@ -122,13 +137,10 @@ impl process_server::Process for ProcessService {
     }
 
     async fn send_signal(&self, request: Request<SendSignalRequest>) -> Result<Response<SendSignalResponse>, Status> {
-        let SendSignalRequest { process, signal, .. } = request.into_inner();
-        let process = self.processes.inner.table.find_live(process)?;
-        match Signal::try_from(signal) {
-            Ok(Signal::Sigterm | Signal::Sigkill) => process.end(signal)?,
-            Ok(other) => return Err(ProcessError::InvalidSignal(other.as_str_name().to_owned()).into()),
-            Err(_unknown) => return Err(ProcessError::InvalidSignal(signal.to_string()).into()),
-        }
+        let mut request = request.into_inner();
+        let process = self.processes.inner.table.find_live(request.process.take())?;
+        let (signal, scope) = signals::asked_for(&request)?;
+        process.signal(signal, scope).await?;
         Ok(Response::new(SendSignalResponse {}))
     }
 

@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::{
     environment::{self, Variables},
     failure::{spawn_failure, stage_name},
-    reap::{Child, Reaper},
+    reap::{Child, Extras, Reaper},
 };
 use crate::{
     sys::spawn::{self, Absent, Credentials, Failure, Launch, Leads, ResourceLimit, Stage},
@@ -43,7 +43,7 @@ pub(super) struct Program<'a> {
     /// Resource limits to set.
     pub limits: &'a [ResourceLimit],
     /// The control group to start in.
-    pub control_group: Option<&'a ControlGroup>,
+    pub control_group: Option<&'a Arc<ControlGroup>>,
     /// Whether a missing program is a failure rather than a process that ends with 127 or 126.
     pub must_exist: bool,
 }
@@ -137,6 +137,7 @@ pub(super) fn spawn(program: &Program<'_>, reaper: &Reaper) -> Result<Arc<Child>
         rustix::process::geteuid().is_root().then_some(Credentials { uid: user.uid, gid: user.gid, groups: &groups });
     let group = program.control_group.map(|group| Ok((group.directory()?, group.entrance()?))).transpose();
     let group = group.map_err(|error| SpawnError::Failed { stage: Stage::Clone, error })?;
+    let starting = reaper.starting();
     let launch = Launch {
         programs: &programs,
         argv: &argv,
@@ -151,15 +152,16 @@ pub(super) fn spawn(program: &Program<'_>, reaper: &Reaper) -> Result<Arc<Child>
             entrance: entrance.as_fd(),
         }),
         absent: if program.must_exist { Absent::Fails } else { Absent::Exits(program.name.as_bytes()) },
+        number: starting.cell(),
     };
-    let _starting = reaper.starting();
     let spawned = spawn::spawn(&launch).map_err(|Failure { stage, error }| match stage {
         Stage::Chdir => SpawnError::WorkingDirectory { path: program.cwd.to_owned(), error },
         stage => SpawnError::Failed { stage, error },
     })?;
     let absent = spawned.absent.map(|error| {
         let name = stage_name(Stage::Exec);
-        spawn_failure(name, error.raw_os_error(), describe(&Stage::Exec, &error))
+        Box::new(spawn_failure(name, error.raw_os_error(), describe(&Stage::Exec, &error)))
     });
-    Ok(reaper.adopt(spawned.pid, spawned.pidfd, absent))
+    let extras = Extras { spawn_failure: absent, control_group: program.control_group.cloned() };
+    Ok(reaper.adopt(spawned.pid, spawned.pidfd, extras))
 }

@@ -19,6 +19,7 @@ use super::{
     environment::base_variables,
     error::ProcessError,
     input::Input,
+    limit::Limit,
     output::{OutputLog, Subscription},
     pty::{self, Terminal, pty_size},
     reap::Child,
@@ -54,6 +55,7 @@ pub(super) fn start(
     request: StartRequest,
     user: &User,
     deadline: Option<Instant>,
+    limit: Option<Limit>,
 ) -> Result<(Arc<Process>, Subscription), ProcessError> {
     let StartRequest { process: config, pty, tag, stdin, resource_limits, control_group, .. } = request;
     let config = config.unwrap_or_default();
@@ -90,7 +92,7 @@ pub(super) fn start(
             stdio,
             leads,
             limits: &limits,
-            control_group: control_group.as_deref(),
+            control_group: control_group.as_ref(),
             must_exist: false,
         };
         spawn(&program, &inner.reaper)
@@ -108,10 +110,10 @@ pub(super) fn start(
     let Started { child, input, sources, terminal } = started;
     let input = Input::new(input);
     let serial = inner.table.serial();
-    let process = Arc::new(Process::new(Parts { serial, config, tag, log, child, control_group, input, terminal }));
+    let process = Arc::new(Process::new(Parts { serial, config, tag, log, child, input, terminal }));
     inner.table.insert(process.clone());
     tracing::debug!(pid = process.pid(), user = user.name, "process started");
-    tokio::spawn(follow(process.clone(), sources, deadline, inner.table.clone()));
+    tokio::spawn(follow(process.clone(), sources, limit, inner.table.clone()));
     Ok((process, subscription))
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Events {
     pid: u32,
     started: bool,
     finished: bool,
+    details: bool,
     output: Subscription,
     keepalive: Keepalive,
     deadline: Option<(Instant, Pin<Box<Sleep>>)>,
@@ -42,12 +43,19 @@ impl Events {
             pid: process.pid(),
             started: false,
             finished: false,
+            details: false,
             output,
             keepalive: Keepalive::new(keepalive),
             deadline: deadline.map(|at| (at, Box::pin(tokio::time::sleep_until(at)))),
             shut_down: Box::pin(shutdown.clone().cancelled_owned()),
             shutdown,
         }
+    }
+
+    /// Whether the client asked for the extensions of events; others see what they have always seen.
+    pub(super) fn with_details(mut self, details: bool) -> Self {
+        self.details = details;
+        self
     }
 
     /// Why the stream ends here although the process has not said its last word.
@@ -90,8 +98,9 @@ impl Events {
                 self.keepalive.restart();
                 return Poll::Ready(Some(Ok(Event::Data(DataEvent { output: Some(output), offset: None }))));
             }
-            Poll::Ready(Taken::End(end)) => {
+            Poll::Ready(Taken::End(mut end)) => {
                 self.finished = true;
+                end.details.take_if(|_| !self.details);
                 return Poll::Ready(Some(Ok(Event::End(end))));
             }
             Poll::Ready(Taken::Skipped(bytes)) => return self.fail(ProcessError::Skipped { pid: self.pid, bytes }),

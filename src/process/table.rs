@@ -45,6 +45,12 @@ struct Ended {
     at: Instant,
 }
 
+impl Ended {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.duration_since(self.at) <= ENDED_AGE
+    }
+}
+
 impl Table {
     pub(super) fn new(memory: Memory) -> Self {
         Self { memory, ..Self::default() }
@@ -80,16 +86,24 @@ impl Table {
         }
         while state.ended.front().is_some_and(|oldest| {
             state.ended.len() > ENDED_COUNT
-                || now.duration_since(oldest.at) > ENDED_AGE
+                || !oldest.is_fresh(now)
                 || (state.ended.len() > 1 && self.memory.is_short())
         }) {
             state.ended.pop_front();
         }
     }
 
-    /// Every live process.
+    /// Every live process, in the order of their starts.
     pub(super) fn live(&self) -> Vec<Arc<Process>> {
-        self.lock().live.values().cloned().collect()
+        self.lock().live.values().filter(|process| !process.is_gone()).cloned().collect()
+    }
+
+    /// Every process that is remembered: first those that ended, the oldest end first, then the live ones.
+    pub(super) fn all(&self) -> Vec<Arc<Process>> {
+        let now = Instant::now();
+        let state = self.lock();
+        let ended = state.ended.iter().filter(|ended| ended.is_fresh(now)).map(|ended| &ended.process);
+        ended.chain(state.live.values()).cloned().collect()
     }
 
     /// The live process that a request selects.
@@ -98,17 +112,18 @@ impl Table {
     /// When the request selects nothing, or nothing that lives.
     pub(super) fn find_live(&self, selector: Option<ProcessSelector>) -> Result<Arc<Process>, ProcessError> {
         let selector = selector.and_then(|selector| selector.selector).ok_or(ProcessError::NoSelector)?;
-        self.lock().live_by(&selector).ok_or_else(|| unknown(selector))
+        self.lock().live_by(&selector, |process| !process.is_gone()).ok_or_else(|| unknown(selector))
     }
 
-    /// The live process that a request selects, else one that ended a short while ago.
+    /// The live process that a request selects, else one that ended a short while ago. One whose last output is still on
+    /// the way into its log counts as either.
     ///
     /// # Errors
     /// As [`Table::find_live`].
     pub(super) fn find(&self, selector: Option<ProcessSelector>) -> Result<Arc<Process>, ProcessError> {
         let selector = selector.and_then(|selector| selector.selector).ok_or(ProcessError::NoSelector)?;
         let state = self.lock();
-        state.live_by(&selector).or_else(|| state.ended_by(&selector)).ok_or_else(|| unknown(selector))
+        state.live_by(&selector, |_| true).or_else(|| state.ended_by(&selector)).ok_or_else(|| unknown(selector))
     }
 
     // Nothing panics while the lock is held.
@@ -118,12 +133,15 @@ impl Table {
 }
 
 impl State {
-    fn live_by(&self, selector: &Selector) -> Option<Arc<Process>> {
-        match selector {
-            Selector::Pid(pid) => self.live.get(self.pids.get(pid)?),
-            Selector::Tag(tag) => self.live.values().rev().find(|process| process.tag.as_ref() == Some(tag)),
-        }
-        .cloned()
+    fn live_by(&self, selector: &Selector, wanted: impl Fn(&Process) -> bool) -> Option<Arc<Process>> {
+        let found = match selector {
+            Selector::Pid(pid) => self.live.get(self.pids.get(pid)?).filter(|process| wanted(process)),
+            Selector::Tag(tag) => {
+                let tagged = |process: &&Arc<Process>| process.tag.as_ref() == Some(tag) && wanted(process);
+                self.live.values().rev().find(tagged)
+            }
+        };
+        found.cloned()
     }
 
     fn ended_by(&self, selector: &Selector) -> Option<Arc<Process>> {
@@ -132,7 +150,7 @@ impl State {
             Selector::Pid(pid) => process.pid() == *pid,
             Selector::Tag(tag) => process.tag.as_ref() == Some(tag),
         };
-        let fresh = self.ended.iter().rev().take_while(|ended| now.duration_since(ended.at) <= ENDED_AGE);
+        let fresh = self.ended.iter().rev().take_while(|ended| ended.is_fresh(now));
         fresh.map(|ended| &ended.process).find(|process| selected(process)).cloned()
     }
 }

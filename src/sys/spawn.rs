@@ -21,7 +21,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
-    sync::OnceLock,
+    sync::{OnceLock, atomic::AtomicI32},
 };
 
 use rustix::process::{WaitId, WaitIdOptions};
@@ -56,6 +56,8 @@ pub struct Launch<'a> {
     pub control_group: Option<ControlGroup<'a>>,
     /// What happens when the program is missing or cannot be executed.
     pub absent: Absent<'a>,
+    /// Where the kernel writes the child's number before the child does anything, so also before it can end.
+    pub number: &'a AtomicI32,
 }
 
 /// A control group of version 2 (cgroups(7)).
@@ -210,7 +212,8 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Spawned, Failure> {
         failed_errno: 0,
     };
     let directory = launch.control_group.map(|group| group.directory);
-    let (pid, pidfd) = clone(&mut plan, directory).map_err(|error| Failure { stage: Stage::Clone, error })?;
+    let made = clone(&mut plan, launch.number, directory);
+    let (pid, pidfd) = made.map_err(|error| Failure { stage: Stage::Clone, error })?;
     // SAFETY: both fields were written, if at all, by the child before this thread went on; the read is volatile
     // because the compiler does not know about that writer.
     let (stage, errno) =
@@ -242,6 +245,7 @@ mod tests {
         let strings = |texts: &[&str]| texts.iter().map(|text| CString::new(*text).unwrap()).collect::<Vec<_>>();
         let (mut reader, writer) = io::pipe().unwrap();
         let null = File::open("/dev/null").unwrap();
+        let number = AtomicI32::new(0);
         let spawned = spawn(&Launch {
             programs: &strings(programs),
             argv: &strings(argv),
@@ -253,11 +257,13 @@ mod tests {
             limits: &[],
             control_group: None,
             absent,
+            number: &number,
         });
         drop(writer);
         let mut output = String::new();
         reader.read_to_string(&mut output).unwrap();
         let code = spawned.map(|child| {
+            assert_eq!(u32::try_from(number.into_inner()), Ok(child.pid));
             let status = rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
             status.unwrap().unwrap().exit_status().unwrap_or(-1)
         });

@@ -9,7 +9,10 @@ impl From<ProcessError> for Status {
         let code =
             match &error {
                 ProcessError::Caller(_) => Code::Unauthenticated,
-                ProcessError::WorkingDirectory(_) | ProcessError::NoWorkingDirectory(_) => Code::InvalidArgument,
+                ProcessError::WorkingDirectory(_)
+                | ProcessError::NoWorkingDirectory(_)
+                | ProcessError::InvalidScope(_)
+                | ProcessError::InvalidLimitSignal(_) => Code::InvalidArgument,
                 // Never resource_exhausted, which SDKs present as a rate limit.
                 ProcessError::Start { source, .. } | ProcessError::StartTerminal { source, .. } => {
                     if source.is_shortage() { Code::Internal } else { Code::InvalidArgument }

@@ -13,6 +13,7 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
+    sync::atomic::AtomicI32,
 };
 
 use super::child::{Plan, run_child, set_signal_mask};
@@ -21,7 +22,7 @@ const STACK_BYTES: usize = 64 * 1024;
 const ALL_SIGNALS: u64 = u64::MAX;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-const BASE_FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+const BASE_FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID;
 
 /// `struct clone_args` of clone3(2), as of Linux 5.7.
 #[repr(C)]
@@ -47,7 +48,11 @@ type Made = Result<(c_long, c_int), io::Error>;
 ///
 /// # Errors
 /// As clone(2).
-pub(super) fn clone(plan: &mut Plan<'_>, directory: Option<BorrowedFd<'_>>) -> io::Result<(u32, OwnedFd)> {
+pub(super) fn clone(
+    plan: &mut Plan<'_>,
+    number: &AtomicI32,
+    directory: Option<BorrowedFd<'_>>,
+) -> io::Result<(u32, OwnedFd)> {
     let mut stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK_BYTES);
     let (all, mut mask) = (ALL_SIGNALS, 0_u64);
     // SAFETY: the stack, the plan and everything that it points to live until the child has left this memory, because
@@ -57,13 +62,13 @@ pub(super) fn clone(plan: &mut Plan<'_>, directory: Option<BorrowedFd<'_>>) -> i
         // Aligned for any ABI.
         let size = STACK_BYTES - bottom.add(STACK_BYTES).addr() % 16;
         set_signal_mask(&raw const all, &raw mut mask);
-        let made = match by_clone3(plan, bottom, size, directory) {
+        let made = match by_clone3(plan, number, bottom, size, directory) {
             // Missing (before 5.3), without these flags or fields (before 5.7), or forbidden by a filter that cannot look
             // into its arguments, as container runtimes have it.
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL | libc::E2BIG | libc::EPERM)) =>
             {
-                by_clone(plan, bottom, size)
+                by_clone(plan, number, bottom, size)
             }
             made => made,
         };
@@ -81,6 +86,7 @@ pub(super) fn clone(plan: &mut Plan<'_>, directory: Option<BorrowedFd<'_>>) -> i
 /// All signals are blocked, and the stack is valid and its end aligned to 16 bytes.
 unsafe fn by_clone3(
     plan: &mut Plan<'_>,
+    number: &AtomicI32,
     stack: *mut MaybeUninit<u8>,
     stack_size: usize,
     directory: Option<BorrowedFd<'_>>,
@@ -89,6 +95,7 @@ unsafe fn by_clone3(
     let mut args = CloneArgs {
         flags: u64::from(BASE_FLAGS.cast_unsigned()) | CLONE_CLEAR_SIGHAND,
         pidfd: (&raw mut pidfd).expose_provenance() as u64,
+        child_tid: number.as_ptr().expose_provenance() as u64,
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
         stack: stack.expose_provenance() as u64,
         stack_size: stack_size as u64,
@@ -172,10 +179,11 @@ unsafe fn clone3(args: *const CloneArgs, size: usize, plan: *mut c_void) -> c_lo
 
 /// # Safety
 /// As [`by_clone3`].
-unsafe fn by_clone(plan: &mut Plan<'_>, stack: *mut MaybeUninit<u8>, stack_size: usize) -> Made {
+unsafe fn by_clone(plan: &mut Plan<'_>, number: &AtomicI32, stack: *mut MaybeUninit<u8>, stack_size: usize) -> Made {
     let mut pidfd: c_int = -1;
     plan.made_by_clone3 = false;
-    // SAFETY: as in `by_clone3`; CLONE_PIDFD writes the descriptor to the parent-tid pointer.
+    // SAFETY: as in `by_clone3`; CLONE_PIDFD writes the descriptor to the parent-tid pointer, and
+    // CLONE_CHILD_SETTID the number to an atomic in the shared memory, which nobody else writes.
     let pid = unsafe {
         libc::clone(
             run_child,
@@ -184,7 +192,7 @@ unsafe fn by_clone(plan: &mut Plan<'_>, stack: *mut MaybeUninit<u8>, stack_size:
             ptr::from_mut(plan).cast(),
             &raw mut pidfd,
             ptr::null_mut::<c_void>(),
-            ptr::null_mut::<c_int>(),
+            number.as_ptr(),
         )
     };
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok((c_long::from(pid), pidfd)) }
