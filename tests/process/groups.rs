@@ -9,7 +9,10 @@ use std::{
 };
 
 use envd::{
-    proto::process::{ControlGroup as Requested, StartRequest, process_event::Event},
+    proto::process::{
+        ControlGroup as Requested, SendSignalRequest, SignalScope, StartRequest, process_event::Event,
+        process_server::Process,
+    },
     system::cgroup::{ControlGroup, ControlGroups, Limits},
 };
 use tonic::Code;
@@ -121,6 +124,30 @@ async fn limits_hold_or_are_refused_by_the_controllers_name_as_root() {
         }
     }
     eventually("nothing is left", || groups(root).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_signal_to_the_tree_reaches_who_left_everything_but_the_group_as_root() {
+    let test = "a_signal_to_the_tree_reaches_who_left_everything_but_the_group_as_root";
+    let Some(root) = hierarchy(test) else { return };
+    let root = root.path();
+    let agent = Agent::with_groups(Some(root.to_owned()));
+    // In a session of its own, and its parent is gone.
+    let script = "(setsid sh -c 'echo $$; exec sleep 1000' &) ; exec sleep 1000";
+    let mut events = agent.start(in_group(sh(script), Requested::default())).await.unwrap();
+    let pid = events.started().await;
+    let runaway: u32 = events.until("\n").await.trim().parse().unwrap();
+    let request = SendSignalRequest {
+        process: Some(by_pid(pid)),
+        signal: 9,
+        scope: SignalScope::Tree.into(),
+        ..SendSignalRequest::default()
+    };
+    agent.service.send_signal(tonic::Request::new(request)).await.unwrap();
+    assert_eq!(events.all().await.status(), "signal: killed");
+    let state = || fs::read_to_string(format!("/proc/{runaway}/stat")).unwrap_or_default();
+    eventually("the runaway is gone", || state().is_empty() || state().contains(") Z ")).await;
+    eventually("the group is gone", || groups(root).is_empty()).await;
 }
 
 #[tokio::test]

@@ -97,3 +97,22 @@ async fn failed_starts_carry_stage_and_errno() {
     let error = agent.start(command("true", &[&"x".repeat(3 << 20)])).await.err().unwrap();
     assert_eq!(spawn_failure(&error), failure("exec", "E2BIG", "exec: argument list too long"));
 }
+
+#[tokio::test]
+async fn a_program_that_cannot_be_executed_tells_why_in_the_end() {
+    let agent = Agent::new();
+    for (name, code, expected) in [
+        ("/no/such/program", 127, failure("exec", "ENOENT", "exec: no such file or directory")),
+        ("/etc", 126, failure("exec", "EACCES", "exec: permission denied")),
+    ] {
+        let mut request = command(name, &[]);
+        request.details = true;
+        let end = agent.start(request).await.unwrap().all().await.end.unwrap();
+        assert_eq!(end.exit_code, code);
+        assert_eq!(end.details.unwrap().spawn_failure, Some(expected));
+    }
+    let mut request = sh("exit 127");
+    request.details = true;
+    let end = agent.start(request).await.unwrap().all().await.end.unwrap();
+    assert_eq!((end.exit_code, end.details.unwrap().spawn_failure), (127, None));
+}
