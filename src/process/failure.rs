@@ -32,7 +32,7 @@ impl SpawnError {
     fn stage_and_errno(&self) -> (&'static str, Option<i32>) {
         match self {
             Self::NulInEnvironment | Self::NulInArgument => (PREPARE, None),
-            Self::Pipe(error) => (PREPARE, error.raw_os_error()),
+            Self::Pipe(error) | Self::Terminal(error) => (PREPARE, error.raw_os_error()),
             Self::WorkingDirectory { error, .. } => (stage_name(Stage::Chdir), error.raw_os_error()),
             Self::Failed { stage, error } => (stage_name(*stage), error.raw_os_error()),
         }

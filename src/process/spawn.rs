@@ -60,6 +60,9 @@ pub enum SpawnError {
     /// A pipe or descriptor cannot be made.
     #[error("cannot make a pipe: {}", errno_text(.0))]
     Pipe(#[source] io::Error),
+    /// There is no terminal to be had.
+    #[error("cannot open a terminal: {}", errno_text(.0))]
+    Terminal(#[source] io::Error),
     /// The user cannot enter the working directory.
     #[error("chdir {}: {}", path.display(), errno_text(error))]
     WorkingDirectory {
@@ -84,7 +87,7 @@ impl SpawnError {
     /// Whether the machine is short of something, so that the request itself is not to blame.
     pub fn is_shortage(&self) -> bool {
         let error = match self {
-            Self::Pipe(_) => return true,
+            Self::Pipe(_) | Self::Terminal(_) => return true,
             Self::WorkingDirectory { error, .. } | Self::Failed { error, .. } => error.raw_os_error(),
             Self::NulInEnvironment | Self::NulInArgument => None,
         };

@@ -168,7 +168,7 @@ fn start_in_terminal(
     user: &User,
     spawn: impl FnOnce([BorrowedFd<'_>; 3], Leads) -> Result<Arc<Child>, SpawnError>,
 ) -> Result<Started, SpawnError> {
-    let pty::Pair { terminal, master, slave } = pty::open(size, user).map_err(SpawnError::Pipe)?;
+    let pty::Pair { terminal, master, slave } = pty::open(size, user).map_err(SpawnError::Terminal)?;
     let master = watch(master, Interest::READABLE | Interest::WRITABLE).map_err(SpawnError::Pipe)?;
     let master = Arc::new(master);
     let child = spawn([slave.as_fd(), slave.as_fd(), slave.as_fd()], Leads::Terminal)?;

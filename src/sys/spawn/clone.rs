@@ -41,6 +41,16 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// Which system call makes the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// clone3(2), or clone(2) where that cannot be used.
+    Clone3,
+    /// clone(2).
+    #[cfg_attr(not(test), expect(dead_code, reason = "the way of old kernels, tried on new ones"))]
+    Clone,
+}
+
 /// A process id and its descriptor, or the errno.
 type Made = Result<(c_long, c_int), io::Error>;
 
@@ -52,6 +62,7 @@ pub(super) fn clone(
     plan: &mut Plan<'_>,
     number: &AtomicI32,
     directory: Option<BorrowedFd<'_>>,
+    by: By,
 ) -> io::Result<(u32, OwnedFd)> {
     let mut stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK_BYTES);
     let (all, mut mask) = (ALL_SIGNALS, 0_u64);
@@ -62,7 +73,11 @@ pub(super) fn clone(
         // Aligned for any ABI.
         let size = STACK_BYTES - bottom.add(STACK_BYTES).addr() % 16;
         set_signal_mask(&raw const all, &raw mut mask);
-        let made = match by_clone3(plan, number, bottom, size, directory) {
+        let made = match by {
+            By::Clone3 => by_clone3(plan, number, bottom, size, directory),
+            By::Clone => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
+        };
+        let made = match made {
             // Missing (before 5.3), without these flags or fields (before 5.7), or forbidden by a filter that cannot look
             // into its arguments, as container runtimes have it.
             Err(error)
