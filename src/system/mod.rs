@@ -2,6 +2,7 @@
 //! figures.
 
 pub mod caller;
+pub mod cgroup;
 pub mod clock;
 pub mod identity;
 pub mod logging;

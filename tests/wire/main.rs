@@ -28,6 +28,7 @@ mod leaks;
 mod listener;
 mod mapping;
 mod ownership;
+mod privileges;
 mod protocol;
 mod selection;
 mod signatures;

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::process::ProcessError;
+use crate::{connect::with_detail, process::ProcessError, system::cgroup::ControlGroupError};
 
 impl From<ProcessError> for Status {
     fn from(error: ProcessError) -> Self {
@@ -19,6 +19,12 @@ impl From<ProcessError> for Status {
                 }
                 ProcessError::DeadlineExceeded | ProcessError::InputDeadline { .. } => Code::DeadlineExceeded,
                 ProcessError::InputQueue { .. } => Code::Aborted,
+                ProcessError::ResourceLimit(_) => Code::InvalidArgument,
+                ProcessError::ControlGroup(error) => match error {
+                    ControlGroupError::Limit { .. } => Code::InvalidArgument,
+                    _ if error.is_shortage() => Code::Internal,
+                    _ => Code::FailedPrecondition,
+                },
                 ProcessError::UnknownPid(_) | ProcessError::UnknownTag(_) => Code::NotFound,
                 ProcessError::NoSelector
                 | ProcessError::NoInput
@@ -40,6 +46,9 @@ impl From<ProcessError> for Status {
                 ProcessError::ReplayBeyond { .. } => Code::OutOfRange,
                 ProcessError::ShuttingDown => Code::Unavailable,
             };
-        Self::new(code, error.to_string())
+        match error.spawn_failure() {
+            Some(failure) => with_detail(code, error.to_string(), "process.SpawnFailure", &failure),
+            None => Self::new(code, error.to_string()),
+        }
     }
 }
