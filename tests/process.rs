@@ -18,6 +18,8 @@ mod details;
 mod endings;
 #[path = "process/faults.rs"]
 mod faults;
+#[path = "process/gate.rs"]
+mod gate;
 #[path = "process/groups.rs"]
 mod groups;
 #[path = "process/input.rs"]
@@ -28,11 +30,15 @@ mod kernels;
 mod limits;
 #[path = "process/output.rs"]
 mod output;
+#[path = "process/replay.rs"]
+mod replay;
 #[path = "process/resources.rs"]
 mod resources;
 #[path = "process/signals.rs"]
 mod signals;
 #[path = "process/spawning.rs"]
 mod spawning;
+#[path = "process/stdin_pipe.rs"]
+mod stdin_pipe;
 #[path = "process/terminals.rs"]
 mod terminals;

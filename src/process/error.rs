@@ -57,6 +57,22 @@ pub enum ProcessError {
     /// The call's time limit has passed.
     #[error("context deadline exceeded")]
     DeadlineExceeded,
+    /// The call's time limit has passed before all its input was written.
+    #[error("context deadline exceeded: {written} bytes of the input were written")]
+    InputDeadline {
+        /// How much the process can read of it.
+        written: usize,
+    },
+    /// Too many calls wait to write already.
+    #[error(
+        "input was not written: {waiting} bytes wait for process '{pid}' already; send it when they have been read"
+    )]
+    InputQueue {
+        /// Which process.
+        pid: u32,
+        /// How much waits, in bytes.
+        waiting: usize,
+    },
     /// No such pid.
     #[error("process with pid {0} not found")]
     UnknownPid(u32),
@@ -128,6 +144,16 @@ pub enum ProcessError {
         pid: u32,
         /// How much is lost to this stream.
         bytes: u64,
+    },
+    /// A client asks for output from an offset that the process has not reached.
+    #[error("cannot replay the output of process {pid} from byte {offset}: {written} bytes were written so far")]
+    ReplayBeyond {
+        /// Which process.
+        pid: u32,
+        /// Where the client wants to start.
+        offset: u64,
+        /// How much there is.
+        written: u64,
     },
     /// The agent is going down; the process runs on.
     #[error("the agent is shutting down")]

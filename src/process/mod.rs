@@ -7,7 +7,7 @@
 //! * `reap`: the one place that waits for them. `status`, `usage`, `details`: how an end is told, and what it has cost.
 //! * `signals`, `tree`: whom a signal reaches. `limit`: how long a process may run. `procfs`: what proc(5) says.
 //! * `running`: the life of one process. `table`: all of them, by pid and tag.
-//! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it.
+//! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it and a while longer.
 //! * `stream`: what one client sees. `json`: the short way of output into a JSON frame.
 //! * `input`, `pty`: standard input and terminals.
 //!
@@ -44,7 +44,7 @@ use std::{fmt, io, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use self::{output::Memory, reap::Reaper, table::Table};
+use self::{input::Waiting, output::Memory, reap::Reaper, table::Table};
 use crate::system::{cgroup::ControlGroups, identity::Identity, settings::Settings};
 
 pub use self::{
@@ -70,6 +70,7 @@ struct Inner {
     table: Table,
     memory: Memory,
     control_groups: ControlGroups,
+    waiting_input: Waiting,
     shutdown: CancellationToken,
 }
 
@@ -99,6 +100,7 @@ impl Processes {
             table: Table::new(memory.clone()),
             memory,
             control_groups,
+            waiting_input: Waiting::default(),
             shutdown: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -6,12 +6,13 @@
 //! still delivered, and the end follows.
 
 use std::{
+    io,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -79,23 +80,30 @@ impl Process {
         ProcessInfo { config: Some(self.config.clone()), pid: self.pid(), tag: self.tag.clone(), details: None }
     }
 
-    pub(super) async fn write(&self, input: process_input::Input) -> Result<(), ProcessError> {
+    /// Writes to standard input or the terminal, until the deadline.
+    pub(super) async fn write(
+        &self,
+        input: process_input::Input,
+        deadline: Option<Instant>,
+    ) -> Result<(), ProcessError> {
         let pid = self.pid();
-        match input {
-            process_input::Input::Pty(_) if self.terminal.is_none() => Err(ProcessError::NoTerminal),
-            process_input::Input::Stdin(_) if self.terminal.is_some() => Err(ProcessError::IsTerminal),
-            process_input::Input::Stdin(bytes) => self.input.write(&bytes).await.map_err(|failure| match failure {
-                InputFailure::Closed => ProcessError::StdinClosed,
-                InputFailure::Io(source) => ProcessError::WriteStdin { pid, source },
-            }),
-            process_input::Input::Pty(bytes) => self.input.write(&bytes).await.map_err(|failure| {
-                let source = match failure {
-                    InputFailure::Closed => std::io::Error::from_raw_os_error(libc::EIO),
-                    InputFailure::Io(source) => source,
-                };
-                ProcessError::WriteTerminal { pid, source }
-            }),
-        }
+        let (bytes, tty) = match input {
+            process_input::Input::Pty(_) if self.terminal.is_none() => return Err(ProcessError::NoTerminal),
+            process_input::Input::Stdin(_) if self.terminal.is_some() => return Err(ProcessError::IsTerminal),
+            process_input::Input::Stdin(bytes) => (bytes, false),
+            process_input::Input::Pty(bytes) => (bytes, true),
+        };
+        // What write(2) says where nobody is left to read.
+        let nobody = |tty| io::Error::from_raw_os_error(if tty { libc::EIO } else { libc::EPIPE });
+        let source = match self.input.write(&bytes, deadline).await {
+            Ok(()) => return Ok(()),
+            Err(InputFailure::Late(written)) => return Err(ProcessError::InputDeadline { written }),
+            Err(InputFailure::Crowded(waiting)) => return Err(ProcessError::InputQueue { pid, waiting }),
+            Err(InputFailure::Closed) if !tty => return Err(ProcessError::StdinClosed),
+            Err(InputFailure::Closed | InputFailure::Gone) => nobody(tty),
+            Err(InputFailure::Io(source)) => source,
+        };
+        Err(if tty { ProcessError::WriteTerminal { pid, source } } else { ProcessError::WriteStdin { pid, source } })
     }
 
     pub(super) fn close_stdin(&self) -> Result<(), ProcessError> {

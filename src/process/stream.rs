@@ -1,4 +1,5 @@
-//! What one client sees of a process: the start, then output and keep-alives, then the end.
+//! What one client sees of a process: the start, then output and keep-alives, then the end. Clients that did not ask for
+//! details see none.
 
 use std::{
     future::Future,
@@ -21,9 +22,9 @@ use crate::proto::process::{
 /// The events of one Start or Connect call. Dropping it leaves the process alone.
 pub(super) struct Events {
     pid: u32,
+    details: bool,
     started: bool,
     finished: bool,
-    details: bool,
     output: Subscription,
     keepalive: Keepalive,
     deadline: Option<(Instant, Pin<Box<Sleep>>)>,
@@ -35,27 +36,22 @@ impl Events {
     pub(super) fn new(
         process: &Arc<Process>,
         output: Subscription,
+        details: bool,
         keepalive: Duration,
         deadline: Option<Instant>,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             pid: process.pid(),
+            details,
             started: false,
             finished: false,
-            details: false,
             output,
             keepalive: Keepalive::new(keepalive),
             deadline: deadline.map(|at| (at, Box::pin(tokio::time::sleep_until(at)))),
             shut_down: Box::pin(shutdown.clone().cancelled_owned()),
             shutdown,
         }
-    }
-
-    /// Whether the client asked for the extensions of events; others see what they have always seen.
-    pub(super) fn with_details(mut self, details: bool) -> Self {
-        self.details = details;
-        self
     }
 
     /// Why the stream ends here although the process has not said its last word.
@@ -77,6 +73,8 @@ impl Events {
     }
 
     fn fail(&mut self, error: ProcessError) -> Poll<Option<Result<Event, ProcessError>>> {
+        // The error follows the last output on the same stream.
+        self.output.receive();
         self.finished = true;
         Poll::Ready(Some(Err(error)))
     }
@@ -88,19 +86,21 @@ impl Events {
         if !self.started {
             self.started = true;
             self.keepalive.restart();
-            return Poll::Ready(Some(Ok(Event::Start(StartEvent { pid: self.pid, offset: None }))));
+            let offset = self.details.then(|| self.output.offset());
+            return Poll::Ready(Some(Ok(Event::Start(StartEvent { pid: self.pid, offset }))));
         }
         if let Some(error) = self.interrupted() {
             return self.fail(error);
         }
         match self.output.poll_next(cx) {
-            Poll::Ready(Taken::Output(output)) => {
+            Poll::Ready(Taken::Output(output, offset)) => {
                 self.keepalive.restart();
-                return Poll::Ready(Some(Ok(Event::Data(DataEvent { output: Some(output), offset: None }))));
+                let offset = self.details.then_some(offset);
+                return Poll::Ready(Some(Ok(Event::Data(DataEvent { output: Some(output), offset }))));
             }
             Poll::Ready(Taken::End(mut end)) => {
                 self.finished = true;
-                end.details.take_if(|_| !self.details);
+                end.details = end.details.filter(|_| self.details);
                 return Poll::Ready(Some(Ok(Event::End(end))));
             }
             Poll::Ready(Taken::Skipped(bytes)) => return self.fail(ProcessError::Skipped { pid: self.pid, bytes }),

@@ -215,7 +215,7 @@ mod tests {
             tag: tag.map(str::to_owned),
             log: OutputLog::new(Memory::default()),
             child: Arc::new(child),
-            input: Input::new(None),
+            input: Input::new(None, Default::default()),
             terminal: None,
         }));
         table.insert(process.clone());

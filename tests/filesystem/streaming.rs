@@ -13,7 +13,7 @@ use super::*;
 type Stream = <FilesystemService as Filesystem>::WatchDirStream;
 
 /// Far beyond what any machine needs: a limit for failures.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Fixture {
     async fn stream(&self, headers: &[(&'static str, &str)]) -> tonic::Response<Stream> {

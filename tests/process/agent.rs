@@ -14,7 +14,10 @@ use envd::{
 };
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tonic::{Code, Request, Status};
 
 /// How long a test waits for something that has to happen.
@@ -90,8 +93,11 @@ impl Agent {
     }
 
     pub(crate) async fn connect(&self, selector: ProcessSelector) -> Result<Events, Status> {
-        let request = Request::new(ConnectRequest { process: Some(selector), ..Default::default() });
-        let stream = self.service.connect(request).await?.into_inner();
+        self.connect_request(ConnectRequest { process: Some(selector), ..Default::default() }).await
+    }
+
+    pub(crate) async fn connect_request(&self, request: ConnectRequest) -> Result<Events, Status> {
+        let stream = self.service.connect(Request::new(request)).await?.into_inner();
         Ok(Events(Box::pin(stream.map(|item| Ok(item?.event.unwrap().event.unwrap())))))
     }
 
@@ -110,6 +116,22 @@ impl Agent {
 
     pub(crate) async fn pty(&self, pid: u32, bytes: impl Into<bytes::Bytes>) -> Result<(), Status> {
         self.input(pid, process_input::Input::Pty(bytes.into())).await
+    }
+
+    /// Sends to standard input from a task of its own.
+    pub(crate) fn send_in_background(self: &Arc<Self>, pid: u32, bytes: Vec<u8>) -> JoinHandle<Result<(), Status>> {
+        let agent = self.clone();
+        tokio::spawn(async move { agent.stdin(pid, bytes).await })
+    }
+
+    /// Types from a task of its own.
+    pub(crate) fn pty_in_background(
+        self: &Arc<Self>,
+        pid: u32,
+        bytes: impl Into<bytes::Bytes>,
+    ) -> JoinHandle<Result<(), Status>> {
+        let (agent, bytes) = (self.clone(), bytes.into());
+        tokio::spawn(async move { agent.pty(pid, bytes).await })
     }
 
     async fn input(&self, pid: u32, input: process_input::Input) -> Result<(), Status> {
@@ -133,6 +155,12 @@ impl Events {
         timeout(PATIENCE, self.0.next()).await.expect("no event in time").expect("the stream ended")
     }
 
+    /// Asks for the next event, which is not there: what came before is received.
+    pub(crate) async fn nothing_yet(&mut self) {
+        let next = std::future::poll_fn(|cx| std::task::Poll::Ready(self.0.as_mut().poll_next(cx))).await;
+        assert!(next.is_pending(), "{next:?}");
+    }
+
     pub(crate) async fn started(&mut self) -> u32 {
         match self.next().await.unwrap() {
             Event::Start(start) => start.pid,
@@ -144,7 +172,10 @@ impl Events {
     pub(crate) async fn until(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
-            if let Event::Data(DataEvent { output: Some(output), .. }) = self.next().await.unwrap() {
+            let next = timeout(PATIENCE, self.0.next()).await;
+            let told = || format!("never said {text:?}, but {:?}", String::from_utf8_lossy(&seen));
+            let event = next.unwrap_or_else(|_| panic!("{}", told())).unwrap_or_else(|| panic!("ended and {}", told()));
+            if let Event::Data(DataEvent { output: Some(output), .. }) = event.unwrap() {
                 let (Output::Stdout(data) | Output::Stderr(data) | Output::Pty(data)) = output;
                 assert!(!data.is_empty(), "an empty chunk");
                 seen.extend_from_slice(&data);
@@ -152,6 +183,15 @@ impl Events {
             let seen = String::from_utf8_lossy(&seen);
             if seen.contains(text) {
                 return seen.into_owned();
+            }
+        }
+    }
+
+    /// What the terminal says next.
+    pub(crate) async fn pty_data(&mut self) -> bytes::Bytes {
+        loop {
+            if let Event::Data(DataEvent { output: Some(Output::Pty(data)), .. }) = self.next().await.unwrap() {
+                return data;
             }
         }
     }

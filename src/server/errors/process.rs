@@ -23,7 +23,8 @@ impl From<ProcessError> for Status {
                     _ if error.is_shortage() => Code::Internal,
                     _ => Code::FailedPrecondition,
                 },
-                ProcessError::DeadlineExceeded => Code::DeadlineExceeded,
+                ProcessError::DeadlineExceeded | ProcessError::InputDeadline { .. } => Code::DeadlineExceeded,
+                ProcessError::InputQueue { .. } => Code::Aborted,
                 ProcessError::UnknownPid(_) | ProcessError::UnknownTag(_) => Code::NotFound,
                 ProcessError::NoSelector
                 | ProcessError::NoInput
@@ -41,6 +42,8 @@ impl From<ProcessError> for Status {
                 | ProcessError::Signal(_)
                 | ProcessError::Internal(_) => Code::Internal,
                 ProcessError::Skipped { .. } => Code::DataLoss,
+                // Not invalid_argument: the same request may be good a little later.
+                ProcessError::ReplayBeyond { .. } => Code::OutOfRange,
                 ProcessError::ShuttingDown => Code::Unavailable,
             };
         match error.spawn_failure() {

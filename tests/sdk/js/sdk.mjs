@@ -8,7 +8,7 @@ if (!process.env.ENVD_SDK_DIR) throw new Error('ENVD_SDK_DIR names the folder wi
 export const require = createRequire(resolve(process.env.ENVD_SDK_DIR, 'package.json'))
 
 export const sdk = require('@e2b/code-interpreter')
-export const LIMIT_MS = 30_000
+export const LIMIT_MS = 60_000
 export const UNKNOWN_PID = 4_000_000
 
 export const createSandbox = () => sdk.Sandbox.create({ debug: true })

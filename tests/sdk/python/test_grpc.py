@@ -13,7 +13,7 @@ import filesystem_pb2_grpc
 import process_pb2
 import process_pb2_grpc
 
-LIMIT_SECONDS = 30
+LIMIT_SECONDS = 60
 AS_USER = [("authorization", "Basic dXNlcjo=")]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-LIMIT_SECONDS = 30
+LIMIT_SECONDS = 60
 
 
 async def until(condition, what: str):
