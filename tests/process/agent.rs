@@ -1,6 +1,12 @@
 //! A process service for one test, and the requests that tests send.
 
-use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use envd::{
     connect::Deadline,
@@ -30,7 +36,8 @@ pub(crate) struct Agent {
     pub(crate) identity: Identity,
 }
 
-/// A stream of events, of Start or of Connect.
+/// A stream of events, of Start or of Connect. As a transport does that has passed an event on, it asks for the next
+/// one before it is dropped: what the test saw is received.
 pub(crate) struct Events(Pin<Box<dyn Stream<Item = Result<Event, Status>> + Send>>);
 
 /// Everything that a stream told until it ended.
@@ -155,10 +162,20 @@ impl Events {
         timeout(PATIENCE, self.0.next()).await.expect("no event in time").expect("the stream ended")
     }
 
-    /// Asks for the next event, which is not there: what came before is received.
-    pub(crate) async fn nothing_yet(&mut self) {
-        let next = std::future::poll_fn(|cx| std::task::Poll::Ready(self.0.as_mut().poll_next(cx))).await;
+    /// Asks for the next event without waiting for it: what came before is received, what comes is not.
+    pub(crate) fn ask(&mut self) -> Poll<Option<Result<Event, Status>>> {
+        self.0.as_mut().poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Asks for the next event, which is not there.
+    pub(crate) fn nothing_yet(&mut self) {
+        let next = self.ask();
         assert!(next.is_pending(), "{next:?}");
+    }
+
+    /// Leaves as a client does that dies: nobody knows whether it has what came last.
+    pub(crate) fn die(mut self) {
+        self.0 = Box::pin(futures_util::stream::empty());
     }
 
     pub(crate) async fn started(&mut self) -> u32 {
@@ -214,6 +231,14 @@ impl Events {
             }
         }
         told
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _given_back = self.ask();
+        }
     }
 }
 
