@@ -31,7 +31,6 @@ pub(super) fn end_event(process: &Process, ended: &Ended, time_limit_exceeded: b
         spawn_failure: process.spawn_failure().cloned(),
         signal,
         output_bytes: process.log.written(),
-        ..EndDetails::default()
     });
     event
 }

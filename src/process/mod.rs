@@ -69,8 +69,8 @@ struct Inner {
     reaper: Reaper,
     table: Table,
     memory: Memory,
-    waiting_input: Waiting,
     control_groups: ControlGroups,
+    waiting_input: Waiting,
     shutdown: CancellationToken,
 }
 
@@ -99,8 +99,8 @@ impl Processes {
             reaper: Reaper::start()?,
             table: Table::new(memory.clone()),
             memory,
-            waiting_input: Waiting::default(),
             control_groups,
+            waiting_input: Waiting::default(),
             shutdown: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })

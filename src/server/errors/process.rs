@@ -17,14 +17,14 @@ impl From<ProcessError> for Status {
                 ProcessError::Start { source, .. } | ProcessError::StartTerminal { source, .. } => {
                     if source.is_shortage() { Code::Internal } else { Code::InvalidArgument }
                 }
-                ProcessError::DeadlineExceeded | ProcessError::InputDeadline { .. } => Code::DeadlineExceeded,
-                ProcessError::InputQueue { .. } => Code::Aborted,
                 ProcessError::ResourceLimit(_) => Code::InvalidArgument,
                 ProcessError::ControlGroup(error) => match error {
                     ControlGroupError::Limit { .. } => Code::InvalidArgument,
                     _ if error.is_shortage() => Code::Internal,
                     _ => Code::FailedPrecondition,
                 },
+                ProcessError::DeadlineExceeded | ProcessError::InputDeadline { .. } => Code::DeadlineExceeded,
+                ProcessError::InputQueue { .. } => Code::Aborted,
                 ProcessError::UnknownPid(_) | ProcessError::UnknownTag(_) => Code::NotFound,
                 ProcessError::NoSelector
                 | ProcessError::NoInput

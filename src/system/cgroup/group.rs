@@ -15,7 +15,7 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 
-use super::Tree;
+use super::{Tree, write};
 use crate::sys;
 
 /// How often a group is looked through for members that came up meanwhile. A group that freezes needs two or three
@@ -73,7 +73,7 @@ impl ControlGroup {
     /// # Errors
     /// As write(2) and pidfd_send_signal(2).
     pub fn kill(&self) -> io::Result<()> {
-        match fs::write(self.path.join("cgroup.kill"), "1") {
+        match write(&self.path.join("cgroup.kill"), "1") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.signal(libc::SIGKILL),
             other => other,
         }
@@ -87,10 +87,10 @@ impl ControlGroup {
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         let freezer = self.path.join("cgroup.freeze");
         let thawed = fs::read(&freezer).is_ok_and(|state| state.starts_with(b"0"));
-        let frozen = thawed && fs::write(&freezer, "1").is_ok();
+        let frozen = thawed && write(&freezer, "1").is_ok();
         let outcome = self.signal_each(signal);
         if frozen {
-            fs::write(&freezer, "0")?;
+            write(&freezer, "0")?;
         }
         outcome
     }

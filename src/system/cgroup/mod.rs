@@ -10,7 +10,7 @@ mod group;
 
 use std::{
     fs,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
     sync::{
@@ -214,7 +214,7 @@ fn pass_controllers_down(group: &Path) {
     let there = read_words(&group.join("cgroup.controllers"));
     for controller in CONTROLLERS {
         if there.iter().any(|name| name == controller) && !passed.iter().any(|name| name == controller) {
-            let result = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+            let result = write(&group.join("cgroup.subtree_control"), &format!("+{controller}"));
             if let Err(error) = result {
                 tracing::debug!(group = %group.display(), controller, %error, "cannot pass a controller down");
             }
@@ -234,7 +234,7 @@ fn limit(root: &Path, group: &Path, limits: &Limits) -> Result<(), ControlGroupE
         if !there.iter().any(|name| name == controller) {
             return Err(ControlGroupError::NoController { controller, root: root.to_owned() });
         }
-        fs::write(group.join(file), &value).map_err(|source| ControlGroupError::Limit { file, value, source })?;
+        write(&group.join(file), &value).map_err(|source| ControlGroupError::Limit { file, value, source })?;
     }
     Ok(())
 }
@@ -280,6 +280,11 @@ fn unescape(field: &[u8]) -> PathBuf {
         }
     }
     std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// Writes to a file of the kernel's. What is missing is not created, which would fail in a way of its own.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::File::options().write(true).open(path)?.write_all(text.as_bytes())
 }
 
 fn read_words(path: &Path) -> Vec<String> {

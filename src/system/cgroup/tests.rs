@@ -70,3 +70,14 @@ fn without_a_hierarchy_the_reason_is_told() {
     assert!(matches!(refusal, ControlGroupError::SwitchedOff), "{refusal}");
     assert!(fs::read_dir(dir.path()).unwrap().next().is_none());
 }
+
+#[test]
+fn without_a_switch_for_it_members_are_killed_one_by_one() {
+    use std::{os::unix::process::ExitStatusExt, process::Command};
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let (_dir, group) = lookalike(&[("cgroup.procs", &format!("{}\n{}\n", gone.id(), child.id()))]);
+    group.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
