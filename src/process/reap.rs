@@ -218,7 +218,7 @@ impl Child {
             // The sender lives as long as the child that we hold.
             Err(_closed) => None,
         };
-        ended.unwrap_or(Ended { status: ExitStatus::Lost, usage: Usage::default(), at: SystemTime::now() })
+        ended.unwrap_or_else(|| Ended { status: ExitStatus::Lost, usage: Usage::default(), at: SystemTime::now() })
     }
 
     /// The same without waiting.
