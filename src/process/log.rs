@@ -23,13 +23,16 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::proto::process::process_event::{EndEvent, data_event::Output};
+use crate::{
+    proto::process::process_event::{EndEvent, data_event::Output},
+    system::buffers::CHUNK_BYTES,
+};
 
 /// What a chunk costs besides its data: bookkeeping and the allocation.
 pub(super) const CHUNK_COST_BYTES: usize = 96;
 
 /// The largest chunk that is ever appended, in bytes.
-pub(super) const CHUNK_LIMIT_BYTES: usize = 32 * 1024;
+pub(super) const CHUNK_LIMIT_BYTES: usize = CHUNK_BYTES;
 
 /// How long the process and the other subscribers wait for one that does not take what is there for it. A client on
 /// a slow line is not seen to move while the megabytes in its socket are on their way.
