@@ -10,7 +10,7 @@ MAX_BYTES := 6000000
 help: ## list the targets
 	@echo "envd: the agent inside a sandbox. Targets:"
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "make run takes AGENT_PORT and CODE_PORT (49983 and 49999)."
+	@echo "make run takes AGENT_PORT and CODE_PORT (49983 and 49999), make bench takes BENCH (names, --full)."
 
 cargo:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup, then try again" >&2; exit 1; }
@@ -24,14 +24,14 @@ build: cargo ## build the static release binary, print its size, check both
 run: build ## build, prepare a Python environment, start the agent on loopback, print snippets to paste
 	@tests/harness/serve $(BINARY)
 
-test: build ## run every test: cargo, then the published SDKs in a sandbox (as root)
+test: build ## run every test: cargo, then faults and the published SDKs in a sandbox (as root)
 	@python3 tests/harness/suites.py
 
 demo: build ## a tour with the real SDKs against an agent of its own
 	@tests/demo/run $(BINARY)
 
-bench: build ## print ratios of start-up, spawn and cell against floors measured in the same run
-	@benches/run $(BINARY)
+bench: build ## print the costs of the agent as ratios against floors measured in the same run
+	@benches/run $(BINARY) $(BENCH)
 
 budget: build ## check size, idle memory, threads, wake-ups, and that random bytes end nothing
 	@tests/budget/binary $(BINARY) $(MAX_BYTES)

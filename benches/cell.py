@@ -96,7 +96,7 @@ def main() -> None:
     samples = [(timed(port), timed(bare)) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
     ours, floor = (statistics.median(column) for column in zip(*samples))
     print(
-        f"{'cell: 1+1 through the code port':34} {ours * 1000:7.0f} µs    "
+        f"{'cell: 1+1 through the code port':46} {ours * 1000:7.0f} µs    "
         f"bare ZeroMQ client, same kernel: {floor * 1000:.0f} µs, ratio {ours / floor:.2f}"
     )
 

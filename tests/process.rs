@@ -12,17 +12,29 @@
 
 #[path = "process/agent.rs"]
 mod agent;
+#[path = "process/details.rs"]
+mod details;
 #[path = "process/endings.rs"]
 mod endings;
 #[path = "process/faults.rs"]
 mod faults;
+#[path = "process/gate.rs"]
+mod gate;
 #[path = "process/input.rs"]
 mod input;
 #[path = "process/kernels.rs"]
 mod kernels;
+#[path = "process/limits.rs"]
+mod limits;
 #[path = "process/output.rs"]
 mod output;
+#[path = "process/replay.rs"]
+mod replay;
+#[path = "process/signals.rs"]
+mod signals;
 #[path = "process/spawning.rs"]
 mod spawning;
+#[path = "process/stdin_pipe.rs"]
+mod stdin_pipe;
 #[path = "process/terminals.rs"]
 mod terminals;

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long anything may take before the bench gives up.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A running agent, ended on drop.
 pub(crate) struct Agent {
@@ -50,7 +50,7 @@ pub(crate) struct EmptyFolder(PathBuf);
 impl EmptyFolder {
     /// Makes it.
     pub(crate) fn create() -> Self {
-        let path = env::temp_dir().join(format!("envd-bench-{}", std::process::id()));
+        let path = env::temp_dir().join(format!("envd-bench-kernels-{}", std::process::id()));
         let _ = fs::create_dir(&path);
         Self(path)
     }
@@ -74,7 +74,7 @@ pub(crate) fn free_port() -> u16 {
 
 /// The command of an agent that serves the current user.
 pub(crate) fn command(port: u16, kernels: &Path) -> Command {
-    let mut command = Command::new(env::var("ENVD_BINARY").unwrap());
+    let mut command = Command::new(program("ENVD_BINARY"));
     command.args(["--listen", &format!("tcp://127.0.0.1:{port}")]);
     command.args(["--code-listen", &format!("tcp://127.0.0.1:{}", free_port())]);
     command.args(["--user", &user(), "--kernel-path"]).arg(kernels);
@@ -105,4 +105,9 @@ pub(crate) fn first_answer(port: u16, began: Instant) -> Duration {
         }
         std::thread::sleep(Duration::from_micros(20));
     }
+}
+
+/// Where a program of the benches is, from the variable that `benches/run` sets.
+pub(crate) fn program(variable: &str) -> String {
+    env::var(variable).unwrap()
 }

@@ -57,7 +57,7 @@ fn upload(agent: &Agent, path: &Path) -> Duration {
     for _ in 0..pieces() {
         client.send(&piece);
     }
-    client.read_response(|_| {});
+    client.read_response();
     let elapsed = began.elapsed();
     assert_eq!(fs::metadata(path).unwrap().len(), BYTES);
     elapsed
@@ -67,7 +67,7 @@ fn download(agent: &Agent, path: &Path) -> Duration {
     let mut client = Client::connect(agent.port);
     let began = Instant::now();
     client.send(format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", target(path)).as_bytes());
-    assert_eq!(client.read_response(|_| {}), BYTES);
+    assert_eq!(client.read_response(), BYTES);
     began.elapsed()
 }
 

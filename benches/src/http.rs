@@ -1,96 +1,129 @@
 //! As much of HTTP/1.1 as the benches need, on one kept-alive connection.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
 };
 
 use crate::agent::LIMIT;
 
-/// One connection.
+/// One connection. Reading from it gives the body of the response that [`Client::read_head`] began.
 pub(crate) struct Client {
-    writer: TcpStream,
     reader: BufReader<TcpStream>,
     line: String,
-    buffer: Vec<u8>,
+    body: Body,
+}
+
+/// What is left of a body.
+enum Body {
+    Length(u64),
+    /// What is left of a chunk; the line end behind it has not been read.
+    Chunk(u64),
+    BeforeFirstChunk,
 }
 
 impl Client {
     /// Connects to a port of 127.0.0.1.
     pub(crate) fn connect(port: u16) -> Self {
-        let writer = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        writer.set_nodelay(true).unwrap();
-        writer.set_read_timeout(Some(LIMIT)).unwrap();
-        let reader = BufReader::with_capacity(256 * 1024, writer.try_clone().unwrap());
-        Self { writer, reader, line: String::new(), buffer: vec![0; 256 * 1024] }
+        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.set_write_timeout(Some(LIMIT)).unwrap();
+        let reader = BufReader::with_capacity(256 * 1024, socket);
+        Self { reader, line: String::new(), body: Body::Length(0) }
     }
 
     /// Sends raw bytes of a request.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.writer.write_all(bytes).unwrap();
+        self.reader.get_mut().write_all(bytes).unwrap();
     }
 
-    /// Reads a response with status 200 to its end. `take` gets the pieces of its body; returns their sum.
-    pub(crate) fn read_response(&mut self, mut take: impl FnMut(&[u8])) -> u64 {
+    /// Reads the head of a response, whose status must be 200.
+    pub(crate) fn read_head(&mut self) {
         let status = self.read_line();
         assert!(status.starts_with("HTTP/1.1 200"), "{status}");
-        let mut length = None;
+        self.body = Body::BeforeFirstChunk;
         loop {
             let line = self.read_line();
             if line.is_empty() {
-                break;
+                return;
             }
             if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = Some(value.trim().parse().unwrap());
+                self.body = Body::Length(value.trim().parse().unwrap());
             }
         }
-        if let Some(length) = length {
-            self.read_body(length, &mut take);
-            return length;
-        }
+    }
+
+    /// Reads a response with status 200 to its end. Returns how many bytes its body had.
+    pub(crate) fn read_response(&mut self) -> u64 {
+        self.read_head();
         let mut total = 0;
         loop {
-            let size = u64::from_str_radix(&self.read_line(), 16).unwrap();
-            self.read_body(size, &mut take);
-            assert!(self.read_line().is_empty());
-            if size == 0 {
-                return total;
+            match self.fill_buf().unwrap().len() {
+                0 => return total,
+                count => {
+                    self.consume(count);
+                    total += as_u64(count);
+                }
             }
-            total += size;
         }
     }
 
-    fn read_line(&mut self) -> String {
+    fn read_line(&mut self) -> &str {
         self.line.clear();
-        self.reader.read_line(&mut self.line).unwrap();
-        self.line.trim_end().to_owned()
+        self.reader.read_line(&mut self.line).unwrap_or_else(|error| panic!("no line within {LIMIT:?}: {error}"));
+        self.line.trim_end()
     }
 
-    fn read_body(&mut self, length: u64, take: &mut impl FnMut(&[u8])) {
-        let mut body = Read::take(&mut self.reader, length);
-        let mut left = length;
-        while left > 0 {
-            let count = body.read(&mut self.buffer).unwrap();
-            assert_ne!(count, 0, "the body ended {left} bytes early");
-            take(self.buffer.get(..count).unwrap());
-            left -= u64::try_from(count).unwrap();
+    /// How many bytes are left of what can be read in one piece; 0 at the end of the body.
+    fn left(&mut self) -> u64 {
+        match self.body {
+            Body::Length(left) => return left,
+            Body::Chunk(left @ 1..) => return left,
+            Body::Chunk(0) => assert!(self.read_line().is_empty()),
+            Body::BeforeFirstChunk => {}
+        }
+        let size = u64::from_str_radix(self.read_line(), 16).unwrap();
+        if size == 0 {
+            assert!(self.read_line().is_empty());
+            self.body = Body::Length(0);
+        } else {
+            self.body = Body::Chunk(size);
+        }
+        size
+    }
+}
+
+impl BufRead for Client {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let left = self.left();
+        if left == 0 {
+            return Ok(&[]);
+        }
+        let there = self.reader.fill_buf()?;
+        assert!(!there.is_empty(), "the body ended {left} bytes early");
+        let count = usize::try_from(left).map_or(there.len(), |left| left.min(there.len()));
+        Ok(there.get(..count).unwrap())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.reader.consume(count);
+        match &mut self.body {
+            Body::Length(left) | Body::Chunk(left) => *left -= as_u64(count),
+            Body::BeforeFirstChunk => assert_eq!(count, 0),
         }
     }
 }
 
-/// `Start` of a command as one envelope of a Connect stream with JSON.
-pub(crate) fn start_request(command: &str, arguments: &[&str]) -> Vec<u8> {
-    let arguments: Vec<_> = arguments.iter().map(|argument| format!("\"{argument}\"")).collect();
-    let message =
-        format!(r#"{{"process":{{"cmd":"{command}","args":[{}]}},"stdin":false}}"#, arguments.join(",")).into_bytes();
-    let mut request = format!(
-        "POST /process.Process/Start HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/connect+json\r\n\
-         Connect-Protocol-Version: 1\r\nContent-Length: {}\r\n\r\n",
-        message.len() + 5
-    )
-    .into_bytes();
-    request.push(0);
-    request.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-    request.extend(message);
-    request
+impl Read for Client {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// A count of bytes as every part of the benches adds them up.
+pub(crate) fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap()
 }

@@ -1,13 +1,12 @@
 //! Start-up: from exec to the first `/health` answer, against a static program that does nothing but answer.
 
 use std::{
-    env,
     process::Command,
     time::{Duration, Instant},
 };
 
 use crate::{
-    agent::{EmptyFolder, command, first_answer, free_port, quiet},
+    agent::{EmptyFolder, command, first_answer, free_port, program, quiet},
     figures::Pairs,
 };
 
@@ -15,7 +14,7 @@ const ROUNDS: usize = 60;
 
 /// Measures and prints.
 pub(crate) fn run() {
-    let floor = env::var("FLOOR_BINARY").unwrap();
+    let floor = program("FLOOR_BINARY");
     let kernels = EmptyFolder::create();
     let mut pairs = Pairs::default();
     for round in 0..=ROUNDS {

@@ -72,6 +72,8 @@ where
             .as_mut()
             .is_some_and(|sleep| sleep.deadline() <= Instant::now() || sleep.as_mut().poll(cx).is_ready());
         let next = if expired {
+            // Asked once more, a stream knows that what it gave before is on its way. It is not heard.
+            let _unheard = stream.as_mut().poll_next(cx);
             Poll::Ready(Some(Err(ProtocolError::DeadlineExceeded.into())))
         } else {
             stream.as_mut().poll_next(cx)
@@ -96,3 +98,37 @@ where
 
 // Nothing is pinned in place: what needs it is boxed.
 impl<S, M> Unpin for Messages<S, M> {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed expectation is the test's failure")]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
+
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+
+    use super::{super::compression::Encoding, *};
+
+    /// The process service takes the question for the receipt of what came before.
+    #[tokio::test]
+    async fn a_stream_whose_time_is_up_is_asked_once_more_and_not_heard() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let messages = stream::poll_fn(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Some(Ok(())))
+        });
+        let deadline = Deadline { at: Instant::now(), limit: Duration::ZERO };
+        let writer = FrameWriter::new(Encoding::Identity);
+        let body = Messages::new(messages, Some(deadline), writer, Codec::Proto, |(), _| Ok(()), MetadataMap::new());
+        let told = body.collect().await.unwrap().to_bytes();
+        assert_eq!(told.first(), Some(&2), "the frame that ends the stream, and nothing before");
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+}

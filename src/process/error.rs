@@ -50,6 +50,22 @@ pub enum ProcessError {
     /// The call's time limit has passed.
     #[error("context deadline exceeded")]
     DeadlineExceeded,
+    /// The call's time limit has passed before all its input was written.
+    #[error("context deadline exceeded: {written} bytes of the input were written")]
+    InputDeadline {
+        /// How much the process can read of it.
+        written: usize,
+    },
+    /// Too many calls wait to write already.
+    #[error(
+        "input was not written: {waiting} bytes wait for process '{pid}' already; send it when they have been read"
+    )]
+    InputQueue {
+        /// Which process.
+        pid: u32,
+        /// How much waits, in bytes.
+        waiting: usize,
+    },
     /// No such pid.
     #[error("process with pid {0} not found")]
     UnknownPid(u32),
@@ -102,9 +118,15 @@ pub enum ProcessError {
     /// The terminal refuses the size.
     #[error("error resizing tty: {}", errno_text(.0))]
     Resize(#[source] io::Error),
-    /// Neither SIGTERM nor SIGKILL.
+    /// A number that is no signal.
     #[error("invalid signal: {0}")]
     InvalidSignal(String),
+    /// A number that is no scope of signals.
+    #[error("invalid signal scope: {0}")]
+    InvalidScope(i32),
+    /// The first signal of a time limit is none.
+    #[error("invalid time limit: {0} is no signal from 1 to 64")]
+    InvalidLimitSignal(u32),
     /// The signal cannot be sent.
     #[error("error sending signal: {}", errno_text(.0))]
     Signal(#[source] io::Error),
@@ -115,6 +137,16 @@ pub enum ProcessError {
         pid: u32,
         /// How much is lost to this stream.
         bytes: u64,
+    },
+    /// A client asks for output from an offset that the process has not reached.
+    #[error("cannot replay the output of process {pid} from byte {offset}: {written} bytes were written so far")]
+    ReplayBeyond {
+        /// Which process.
+        pid: u32,
+        /// Where the client wants to start.
+        offset: u64,
+        /// How much there is.
+        written: u64,
     },
     /// The agent is going down; the process runs on.
     #[error("the agent is shutting down")]

@@ -95,7 +95,7 @@ impl KernelProcess for Kernel {
         let child = self.child.clone();
         Box::pin(async move {
             let text = match status.wait_for(Option::is_some).await {
-                Ok(status) => status.map(|status| status.to_string()),
+                Ok(ended) => ended.map(|ended| ended.status.to_string()),
                 Err(_closed) => None,
             };
             drop(child);

@@ -3,38 +3,45 @@
 //! * [`service`](ProcessService): the methods that clients call.
 //! * `start`: from a request to a listed process. `environment`: what it sees.
 //! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]).
-//! * `reap`: the one place that waits for them. `status`: how an end is told.
+//! * `reap`: the one place that waits for them. `status`, `usage`, `details`: how an end is told, and what it has cost.
+//! * `signals`, `tree`: whom a signal reaches. `limit`: how long a process may run. `procfs`: what proc(5) says.
 //! * `running`: the life of one process. `table`: all of them, by pid and tag.
-//! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it.
+//! * `source`: reads pipes and terminals. `log`, `output`: what was read, until every client has it and a while longer.
 //! * `stream`: what one client sees. `json`: the short way of output into a JSON frame.
 //! * `input`, `pty`: standard input and terminals.
 //!
 //! A client can leave at any time without harm to the process, and a process ends for its clients only with a reaped
 //! status. Payloads, arguments and environments are never logged.
 
+mod details;
 mod environment;
 mod error;
 mod input;
 mod json;
 mod kernel;
+mod limit;
 mod log;
 mod output;
+mod procfs;
 mod pty;
 mod reap;
 mod running;
 mod service;
+mod signals;
 mod source;
 mod spawn;
 mod start;
 mod status;
 mod stream;
 mod table;
+mod tree;
+mod usage;
 
 use std::{fmt, io, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use self::{output::Memory, reap::Reaper, table::Table};
+use self::{input::Waiting, output::Memory, reap::Reaper, table::Table};
 use crate::system::{identity::Identity, settings::Settings};
 
 pub use self::{
@@ -58,6 +65,7 @@ struct Inner {
     reaper: Reaper,
     table: Table,
     memory: Memory,
+    waiting_input: Waiting,
     shutdown: CancellationToken,
 }
 
@@ -74,6 +82,7 @@ impl Processes {
             reaper: Reaper::start()?,
             table: Table::new(memory.clone()),
             memory,
+            waiting_input: Waiting::default(),
             shutdown: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -17,6 +17,9 @@ use portable_pty::{MasterPty, PtySize, native_pty_system};
 
 use crate::{proto::process::pty, sys::descriptor::duplicate, system::identity::User};
 
+/// The group that may write to terminals, for write(1) and wall(1).
+pub(super) const GROUP: &str = "tty";
+
 /// Owner reads and writes, the terminals' group writes, as login(1) leaves it.
 const SLAVE_MODE: u32 = 0o620;
 
@@ -34,18 +37,18 @@ pub(super) struct Pair {
     pub(super) slave: File,
 }
 
-/// Opens a pair of the given size and gives the slave to the user. Blocking.
+/// Opens a pair of the given size and gives the slave to the user and, where there is one, to the terminals' group.
+/// Blocking.
 ///
 /// # Errors
 /// When there are no more terminals or descriptors, or devpts is not mounted.
-pub(super) fn open(size: Option<pty::Size>, user: &User) -> io::Result<Pair> {
+pub(super) fn open(size: Option<pty::Size>, user: &User, group: Option<u32>) -> io::Result<Pair> {
     let pair = native_pty_system().openpty(pty_size(size)).map_err(io::Error::other)?;
     let missing = || io::Error::other("the terminal has no device");
     let path = pair.master.tty_name().ok_or_else(missing)?;
     let master = duplicate(pair.master.as_raw_fd().ok_or_else(missing)?)?;
-    // The group stays what devpts was mounted with, usually `tty`. A machine that forbids this has terminals that
-    // cannot be opened by name, which is no reason to have none.
-    let given = std::os::unix::fs::chown(&path, Some(user.uid), None)
+    // A machine that forbids this has terminals that cannot be opened by name, which is no reason to have none.
+    let given = std::os::unix::fs::chown(&path, Some(user.uid), group)
         .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(SLAVE_MODE)));
     if let Err(error) = given {
         tracing::warn!(terminal = %path.display(), user = user.name, %error, "cannot give the terminal to its user");

@@ -5,17 +5,18 @@
 //! subreaper also gets orphans: [`Reaper::sweep`] looks at an ended child *before* reaping it, so that the status of
 //! a known child always finds its owner.
 //!
-//! A child that ends before it was adopted cannot be taken for an orphan: sweeping pauses while a start is
-//! [in progress](Reaper::starting).
+//! A child that ends before it was adopted cannot be taken for an orphan: a start [in progress](Reaper::starting) has a
+//! cell into which the kernel writes the child's number before the child can do anything, so also before it can end.
 
 use std::{
     collections::HashMap,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicI32, Ordering},
     },
+    time::SystemTime,
 };
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
@@ -25,7 +26,12 @@ use tokio::{
     sync::watch,
 };
 
-use super::status::ExitStatus;
+use super::{
+    procfs::Ticks,
+    status::{Ended, ExitStatus},
+    tree,
+    usage::Usage,
+};
 use crate::sys;
 
 /// Owner of all statuses; cheap to clone.
@@ -37,9 +43,9 @@ pub(super) struct Reaper {
 #[derive(Debug, Default)]
 struct State {
     children: HashMap<u32, Arc<Child>>,
-    /// Starts between the clone and the adoption.
-    starting: usize,
-    /// A sweep was asked for while starts were in progress.
+    /// The cells of starts that have no adopted child yet.
+    starting: Vec<Arc<AtomicI32>>,
+    /// A sweep came upon the child of a start in progress and left off there.
     sweep_due: bool,
 }
 
@@ -49,14 +55,16 @@ pub(super) struct Child {
     pid: u32,
     /// Until nobody will ask for this child any more.
     pidfd: Mutex<Option<Arc<OwnedFd>>>,
-    reaped: AtomicBool,
-    status: watch::Sender<Option<ExitStatus>>,
+    /// When it was reaped, or the moment before.
+    reaped: OnceLock<Ticks>,
+    status: watch::Sender<Option<Ended>>,
 }
 
-/// A start in progress; no orphan is reaped while one exists.
+/// A start in progress.
 #[derive(Debug)]
 pub(super) struct Starting {
     reaper: Reaper,
+    cell: Arc<AtomicI32>,
 }
 
 impl Reaper {
@@ -81,22 +89,18 @@ impl Reaper {
 
     /// Announces a start. The child has to be adopted before the value is dropped.
     pub(super) fn starting(&self) -> Starting {
-        self.lock().starting += 1;
-        Starting { reaper: self.clone() }
+        let cell = Arc::new(AtomicI32::new(0));
+        self.lock().starting.push(cell.clone());
+        Starting { reaper: self.clone(), cell }
     }
 
     /// Takes over a child. Needs a tokio runtime.
     pub(super) fn adopt(&self, pid: u32, pidfd: OwnedFd) -> Arc<Child> {
-        let child = Arc::new(Child {
-            pid,
-            pidfd: Mutex::new(Some(Arc::new(pidfd))),
-            reaped: AtomicBool::new(false),
-            status: watch::Sender::new(None),
-        });
+        let child = Arc::new(Child::new(pid, pidfd));
         self.lock().children.insert(pid, child.clone());
         let (reaper, watched) = (self.clone(), child.clone());
         tokio::spawn(async move {
-            if let Err(error) = watched.ended().await {
+            if let Err(error) = watched.readable().await {
                 // The event queue is out of memory or descriptors. A thread is dear, a zombie with a hanging stream
                 // dearer.
                 tracing::warn!(pid, %error, "cannot watch the process by readiness, waiting in a thread");
@@ -112,7 +116,7 @@ impl Reaper {
     }
 
     fn reap(&self, child: &Arc<Child>) {
-        let Some(status) = child.collect() else { return };
+        let Some(ended) = child.collect() else { return };
         {
             let mut state = self.lock();
             // The number may belong to a newer child by now.
@@ -123,7 +127,7 @@ impl Reaper {
         child.status.send_if_modified(|published| {
             let first = published.is_none();
             if first {
-                *published = Some(status);
+                *published = Some(ended);
             }
             first
         });
@@ -134,14 +138,16 @@ impl Reaper {
         loop {
             let known = {
                 let mut state = self.lock();
-                if state.starting > 0 {
-                    state.sweep_due = true;
-                    return;
-                }
                 let Some(pid) = sys::signal::peek_ended_child() else { return };
                 let known = state.children.get(&pid).cloned();
                 if known.is_none() {
-                    // Under the lock: nothing can be started, so the number is still the orphan's.
+                    // Read after the kernel told of the end, so that the cell of this child has been written.
+                    let is_new = |cell: &Arc<AtomicI32>| u32::try_from(cell.load(Ordering::Acquire)) == Ok(pid);
+                    if state.starting.iter().any(is_new) {
+                        state.sweep_due = true;
+                        return;
+                    }
+                    // Nobody else reaps it, so the number is still the orphan's.
                     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
                     let waited = pid.map(|pid| {
                         rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
@@ -155,7 +161,7 @@ impl Reaper {
             };
             if let Some(child) = known {
                 self.reap(&child);
-                if !child.reaped.load(Ordering::Acquire) {
+                if !child.is_reaped() {
                     return;
                 }
             }
@@ -168,12 +174,19 @@ impl Reaper {
     }
 }
 
+impl Starting {
+    /// Where the kernel has to write the child's number (`CLONE_CHILD_SETTID`).
+    pub(super) fn cell(&self) -> &AtomicI32 {
+        &self.cell
+    }
+}
+
 impl Drop for Starting {
     fn drop(&mut self) {
         let sweep = {
             let mut state = self.reaper.lock();
-            state.starting -= 1;
-            state.starting == 0 && std::mem::take(&mut state.sweep_due)
+            state.starting.retain(|cell| !Arc::ptr_eq(cell, &self.cell));
+            std::mem::take(&mut state.sweep_due)
         };
         if sweep {
             self.reaper.sweep();
@@ -182,14 +195,46 @@ impl Drop for Starting {
 }
 
 impl Child {
+    pub(super) fn new(pid: u32, pidfd: OwnedFd) -> Self {
+        let pidfd = Mutex::new(Some(Arc::new(pidfd)));
+        Self { pid, pidfd, reaped: OnceLock::new(), status: watch::Sender::new(None) }
+    }
+
     /// Process id; belongs to somebody else once the child is reaped.
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// The status, as soon as it is known.
-    pub(super) fn status(&self) -> watch::Receiver<Option<ExitStatus>> {
+    pub(super) fn status(&self) -> watch::Receiver<Option<Ended>> {
         self.status.subscribe()
+    }
+
+    /// Completes when the child is reaped.
+    pub(super) async fn ended(&self) -> Ended {
+        let mut status = self.status.subscribe();
+        let ended = match status.wait_for(Option::is_some).await {
+            Ok(ended) => *ended,
+            // The sender lives as long as the child that we hold.
+            Err(_closed) => None,
+        };
+        ended.unwrap_or(Ended { status: ExitStatus::Lost, usage: Usage::default(), at: SystemTime::now() })
+    }
+
+    /// The same without waiting.
+    pub(super) fn has_ended(&self) -> Option<Ended> {
+        *self.status.borrow()
+    }
+
+    pub(super) fn is_reaped(&self) -> bool {
+        self.reaped.get().is_some()
+    }
+
+    /// When the child was reaped. `None`: its number was its own and nobody else's until this call.
+    pub(super) fn reaped_at(&self) -> Option<Ticks> {
+        // Whoever reaps holds the lock until the moment is written down.
+        let _settled = self.pidfd.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reaped.get().copied()
     }
 
     /// Sends a signal to this process alone. One that is already gone is a success.
@@ -200,61 +245,58 @@ impl Child {
         self.pidfd().map_or(Ok(()), |pidfd| gone_is_fine(sys::signal::send(pidfd.as_fd(), signal)))
     }
 
-    /// Sends a signal to the process group that this child leads. An empty group is a success; so is, before Linux
-    /// 6.9, the group of a child that was reaped: its number may be somebody else's by now.
+    /// Sends a signal to the process group that this child leads, also after the child was reaped. An empty group is a
+    /// success. Blocking before Linux 6.9: then the members of a group without a leader are looked for in procfs.
     ///
     /// # Errors
     /// As kill(2), without ESRCH.
     pub(super) fn signal_group(&self, signal: i32) -> io::Result<()> {
         let Some(pidfd) = self.pidfd() else { return Ok(()) };
         match sys::signal::send_to_group(pidfd.as_fd(), signal) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                if self.reaped.load(Ordering::Acquire) {
-                    return Ok(());
-                }
-                gone_is_fine(sys::signal::send_to_group_number(self.pid, signal))
-            }
-            other => gone_is_fine(other),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            other => return gone_is_fine(other),
         }
+        {
+            // Whoever reaps holds the lock: until it is released the number is the child's.
+            let _unreaped = self.pidfd.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.is_reaped() {
+                return gone_is_fine(sys::signal::send_to_group_number(self.pid, signal));
+            }
+        }
+        tree::signal_group(self, signal)
     }
 
     /// Lets the descriptor go once the status is known; signals have no effect from then on.
     pub(super) fn forget(&self) {
-        if self.reaped.load(Ordering::Acquire) {
+        if self.is_reaped() {
             self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 
     /// The status of the ended child, for the first who asks. Whoever reaps marks it under the same lock: two can see
     /// the end at once, and the second must not take the first one's success for a loss.
-    fn collect(&self) -> Option<ExitStatus> {
+    fn collect(&self) -> Option<Ended> {
         let guard = self.pidfd.lock().unwrap_or_else(PoisonError::into_inner);
-        let pidfd = guard.as_ref().filter(|_| !self.reaped.load(Ordering::Acquire))?;
-        let waited = loop {
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other,
-            }
-        };
-        let status = match waited {
-            Ok(Some(status)) => ExitStatus::from_wait(&status),
+        let pidfd = guard.as_ref().filter(|_| !self.is_reaped())?;
+        let before = Ticks::now();
+        let (status, usage) = match sys::wait::reap(pidfd.as_fd()) {
+            Ok(Some(waited)) => (waited.cause.into(), Usage::of(&waited)),
             // Not ended after all: whoever sees the end comes back.
             Ok(None) => return None,
             Err(error) => {
                 tracing::error!(pid = self.pid, %error, "the status of the process was taken by somebody else");
-                ExitStatus::Lost
+                (ExitStatus::Lost, Usage::default())
             }
         };
-        self.reaped.store(true, Ordering::Release);
-        Some(status)
+        self.reaped.get_or_init(|| before);
+        Some(Ended { status, usage, at: SystemTime::now() })
     }
 
     fn pidfd(&self) -> Option<Arc<OwnedFd>> {
         self.pidfd.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn ended(&self) -> io::Result<()> {
+    async fn readable(&self) -> io::Result<()> {
         let Some(pidfd) = self.pidfd() else { return Ok(()) };
         let watched = sys::descriptor::watch_borrowed(pidfd.as_fd(), Interest::READABLE)?;
         watched.readable().await.map(|_ready| ())
@@ -289,12 +331,7 @@ mod tests {
         for _ in 0..200 {
             let started = Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
             let pidfd = pidfd_open(Pid::from_child(&started), PidfdFlags::empty()).unwrap();
-            let child = Child {
-                pid: started.id(),
-                pidfd: Mutex::new(Some(Arc::new(pidfd))),
-                reaped: AtomicBool::new(false),
-                status: watch::Sender::new(None),
-            };
+            let child = Child::new(started.id(), pidfd);
             child.block_until_ended();
             let together = Barrier::new(2);
             let collect = || {
@@ -305,7 +342,7 @@ mod tests {
                 let other = scope.spawn(collect);
                 [collect(), other.join().unwrap()]
             });
-            let told: Vec<_> = statuses.into_iter().flatten().collect();
+            let told: Vec<_> = statuses.into_iter().flatten().map(|ended| ended.status).collect();
             assert_eq!(told, [ExitStatus::Exited(7)]);
         }
     }

@@ -1,19 +1,22 @@
 //! The methods of the process service.
 
-use std::{future::Future, pin::Pin};
+use std::pin::{Pin, pin};
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout_at};
-use tonic::{Extensions, Request, Response, Status, async_trait};
+use tokio::time::Instant;
+use tonic::{Code, Extensions, Request, Response, Status, async_trait};
 
-use super::{Processes, error::ProcessError, start::start, stream::Events};
+use super::{
+    Processes, details::detailed_info, error::ProcessError, input::until, limit::Limit, signals, start::start,
+    stream::Events,
+};
 use crate::{
     connect::Deadline,
     proto::process::{
         CloseStdinRequest, CloseStdinResponse, ConnectRequest, ConnectResponse, ListRequest, ListResponse,
-        SendInputRequest, SendInputResponse, SendSignalRequest, SendSignalResponse, Signal, StartRequest,
-        StartResponse, StreamInputRequest, StreamInputResponse, UpdateRequest, UpdateResponse, process_server,
+        SendInputRequest, SendInputResponse, SendSignalRequest, SendSignalResponse, StartRequest, StartResponse,
+        StreamInputRequest, StreamInputResponse, UpdateRequest, UpdateResponse, process_input::Input, process_server,
         stream_input_request::Event,
     },
     system::caller::{caller, keepalive_interval},
@@ -33,25 +36,58 @@ impl ProcessService {
         Self { processes }
     }
 
-    /// What the method [`stream_input`](process_server::Process::stream_input) does, for any stream of messages.
-    async fn feed<S>(&self, mut messages: S) -> Result<(), Status>
+    /// What the method [`stream_input`](process_server::Process::stream_input) does, for any stream of messages. No
+    /// more than one message of input is taken ahead of the one that is being written: that slows a client down to
+    /// its process, and still notices when it leaves.
+    async fn feed<S>(&self, mut messages: S, deadline: Option<Instant>) -> Result<(), Status>
     where
         S: Stream<Item = Result<StreamInputRequest, Status>> + Unpin,
     {
         let table = &self.processes.inner.table;
         let mut target = None;
-        while let Some(message) = messages.next().await {
+        let mut before = 0;
+        let mut ahead = None;
+        loop {
+            let message = match ahead.take() {
+                Some(message) => message,
+                None => match until(deadline, messages.next()).await {
+                    Some(message) => message,
+                    None => return Err(ProcessError::InputDeadline { written: before }.into()),
+                },
+            };
+            let Some(message) = message else { return Ok(()) };
             match message?.event.ok_or(ProcessError::NoEvent)? {
                 Event::Start(start) => target = Some(table.find_live(start.process)?),
                 Event::Data(data) => {
                     let process = target.as_ref().ok_or(ProcessError::InputBeforeStart)?;
                     let input = data.input.and_then(|input| input.input).ok_or(ProcessError::NoInput)?;
-                    process.write(input).await?;
+                    let (Input::Stdin(bytes) | Input::Pty(bytes)) = &input;
+                    let length = bytes.len();
+                    let mut write = pin!(process.write(input, deadline));
+                    let written = loop {
+                        let next = tokio::select! {
+                            biased;
+                            written = &mut write => break written,
+                            next = messages.next(), if ahead.is_none() => next,
+                        };
+                        match next {
+                            Some(Ok(StreamInputRequest { event: Some(Event::Keepalive(_)) })) => {}
+                            // Nobody is left to send the rest or to hear of it.
+                            Some(Err(left)) if left.code() == Code::Cancelled => return Err(left),
+                            next => ahead = Some(next),
+                        }
+                    };
+                    match written {
+                        Ok(()) => before += length,
+                        Err(ProcessError::InputDeadline { written }) => {
+                            return Err(ProcessError::InputDeadline { written: before + written }.into());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Event::Keepalive(_) => {}
             }
         }
-        Ok(())
     }
 }
 
@@ -71,9 +107,11 @@ impl process_server::Process for ProcessService {
         // Starting waits for the disk and for the child's exec. It finishes also when the caller is gone by then: the
         // process is listed, and its output waits for somebody to connect.
         let (processes, request) = (self.processes.clone(), request.into_inner());
-        let started = tokio::task::spawn_blocking(move || start(&processes, request, &user, deadline)).await;
+        let details = request.details;
+        let limit = Limit::of(request.time_limit.as_ref(), deadline)?;
+        let started = tokio::task::spawn_blocking(move || start(&processes, request, &user, deadline, limit)).await;
         let (process, output) = started.map_err(|error| ProcessError::Internal(error.to_string()))??;
-        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone());
+        let events = Events::new(&process, output, details, keepalive, deadline, inner.shutdown.clone());
         let responses = events.map(|event| Ok(StartResponse { event: Some(event?) }));
         Ok(Response::new(Box::pin(responses)))
     }
@@ -82,15 +120,32 @@ impl process_server::Process for ProcessService {
         let inner = &self.processes.inner;
         let keepalive = keepalive_interval(request.metadata());
         let deadline = deadline(request.extensions());
-        let process = inner.table.find(request.into_inner().process)?;
-        let output = process.log.subscribe();
-        let events = Events::new(&process, output, keepalive, deadline, inner.shutdown.clone());
+        let ConnectRequest { process, replay_from, details } = request.into_inner();
+        let process = inner.table.find(process)?;
+        let output = match replay_from {
+            None => process.log.subscribe(),
+            Some(offset) => process.log.subscribe_from(offset).map_err(|written| {
+                let pid = process.pid();
+                ProcessError::ReplayBeyond { pid, offset, written }
+            })?,
+        };
+        let details = details || replay_from.is_some();
+        let events = Events::new(&process, output, details, keepalive, deadline, inner.shutdown.clone());
         let responses = events.map(|event| Ok(ConnectResponse { event: Some(event?) }));
         Ok(Response::new(Box::pin(responses)))
     }
 
-    async fn list(&self, _request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let processes = self.processes.inner.table.live().iter().map(|process| process.info()).collect();
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let ListRequest { details, include_ended } = request.into_inner();
+        let table = &self.processes.inner.table;
+        if !details && !include_ended {
+            let processes = table.live().iter().map(|process| process.info()).collect();
+            return Ok(Response::new(ListResponse { processes }));
+        }
+        let listed = if include_ended { table.all() } else { table.live() };
+        let read = move || listed.iter().map(|process| detailed_info(process)).collect();
+        let read = tokio::task::spawn_blocking(read).await;
+        let processes = read.map_err(|error| ProcessError::Internal(error.to_string()))?;
         Ok(Response::new(ListResponse { processes }))
     }
 
@@ -108,7 +163,7 @@ impl process_server::Process for ProcessService {
         let SendInputRequest { process, input } = request.into_inner();
         let process = self.processes.inner.table.find_live(process)?;
         let input = input.and_then(|input| input.input).ok_or(ProcessError::NoInput)?;
-        within(deadline, async { Ok(process.write(input).await?) }).await?;
+        process.write(input, deadline).await?;
         Ok(Response::new(SendInputResponse {}))
     }
 
@@ -117,18 +172,15 @@ impl process_server::Process for ProcessService {
         request: Request<tonic::Streaming<StreamInputRequest>>,
     ) -> Result<Response<StreamInputResponse>, Status> {
         let deadline = deadline(request.extensions());
-        within(deadline, self.feed(request.into_inner())).await?;
+        self.feed(request.into_inner(), deadline).await?;
         Ok(Response::new(StreamInputResponse {}))
     }
 
     async fn send_signal(&self, request: Request<SendSignalRequest>) -> Result<Response<SendSignalResponse>, Status> {
-        let SendSignalRequest { process, signal, .. } = request.into_inner();
-        let process = self.processes.inner.table.find_live(process)?;
-        match Signal::try_from(signal) {
-            Ok(Signal::Sigterm | Signal::Sigkill) => process.end(signal)?,
-            Ok(other) => return Err(ProcessError::InvalidSignal(other.as_str_name().to_owned()).into()),
-            Err(_unknown) => return Err(ProcessError::InvalidSignal(signal.to_string()).into()),
-        }
+        let mut request = request.into_inner();
+        let process = self.processes.inner.table.find_live(request.process.take())?;
+        let (signal, scope) = signals::asked_for(&request)?;
+        process.signal(signal, scope).await?;
         Ok(Response::new(SendSignalResponse {}))
     }
 
@@ -142,19 +194,9 @@ fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get::<Deadline>().map(|deadline| deadline.at)
 }
 
-/// Gives up at the deadline.
-async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    match deadline {
-        None => work.await,
-        Some(at) => timeout_at(at, work).await.unwrap_or_else(|_late| Err(ProcessError::DeadlineExceeded.into())),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
 mod tests {
-    use tonic::Code;
-
     use super::{super::Processes, *};
     use crate::{
         proto::process::{
@@ -184,7 +226,7 @@ mod tests {
 
     async fn feed(service: &ProcessService, events: Vec<Option<Event>>) -> Result<(), Status> {
         let messages = events.into_iter().map(|event| Ok(StreamInputRequest { event }));
-        service.feed(futures_util::stream::iter(messages)).await
+        service.feed(futures_util::stream::iter(messages), None).await
     }
 
     #[tokio::test]
@@ -209,6 +251,37 @@ mod tests {
             }
         }
         assert_eq!(output, b"ab");
+    }
+
+    #[tokio::test]
+    async fn one_message_is_taken_ahead_of_the_one_that_is_being_written() {
+        let service = service();
+        let config = ProcessConfig { cmd: "/bin/sleep".into(), args: vec!["1000".into()], ..Default::default() };
+        let request = StartRequest { process: Some(config), ..Default::default() };
+        let mut events = service.start(Request::new(request)).await.unwrap().into_inner();
+        let Some(process_event::Event::Start(start)) = events.next().await.unwrap().unwrap().event.unwrap().event
+        else {
+            panic!("no start")
+        };
+        let taken = std::cell::Cell::new(0);
+        let piece: &'static str = "x".repeat(8192).leak();
+        let messages = std::iter::once(select(start.pid)).chain(std::iter::repeat_with(|| {
+            taken.set(taken.get() + 1);
+            data(piece)
+        }));
+        let messages = futures_util::stream::iter(messages.map(|event| Ok(StreamInputRequest { event })));
+        let mut feeding = Box::pin(service.feed(messages, None));
+        for _ in 0..100 {
+            assert!(futures_util::future::poll_immediate(&mut feeding).await.is_none());
+            // What fits into a full pipe, the message that does not, and one ahead.
+            assert_eq!(taken.get(), 262_144 / 8192 + 2);
+            tokio::task::yield_now().await;
+        }
+        drop(feeding);
+        let process = Some(ProcessSelector { selector: Some(Selector::Pid(start.pid)) });
+        let kill = SendSignalRequest { process, signal: libc::SIGKILL, ..Default::default() };
+        service.send_signal(Request::new(kill)).await.unwrap();
+        while events.next().await.is_some() {}
     }
 
     #[tokio::test]

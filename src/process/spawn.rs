@@ -126,6 +126,7 @@ pub(super) fn spawn(program: &Program<'_>, reaper: &Reaper) -> Result<Arc<Child>
     // Without root privileges the agent serves nobody but the user it is, so there is nothing to change.
     let credentials =
         rustix::process::geteuid().is_root().then_some(Credentials { uid: user.uid, gid: user.gid, groups: &groups });
+    let starting = reaper.starting();
     let launch = Launch {
         programs: &programs,
         argv: &argv,
@@ -135,8 +136,8 @@ pub(super) fn spawn(program: &Program<'_>, reaper: &Reaper) -> Result<Arc<Child>
         stdio: program.stdio,
         leads: program.leads,
         absent: if program.must_exist { Absent::Fails } else { Absent::Exits(program.name.as_bytes()) },
+        number: starting.cell(),
     };
-    let _starting = reaper.starting();
     let spawned = spawn::spawn(&launch).map_err(|Failure { stage, error }| match stage {
         Stage::Chdir => SpawnError::WorkingDirectory { path: program.cwd.to_owned(), error },
         stage => SpawnError::Failed { stage, error },

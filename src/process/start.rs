@@ -19,6 +19,7 @@ use super::{
     environment::base_variables,
     error::ProcessError,
     input::Input,
+    limit::Limit,
     output::{OutputLog, Subscription},
     pty::{self, Terminal, pty_size},
     reap::Child,
@@ -29,7 +30,10 @@ use super::{
 use crate::{
     proto::process::{ProcessConfig, StartRequest, pty::Size},
     sys::spawn::Leads,
-    system::{identity::User, path::resolve},
+    system::{
+        identity::{Identity, User},
+        path::resolve,
+    },
 };
 
 /// A process with its descriptors on our side.
@@ -50,6 +54,7 @@ pub(super) fn start(
     request: StartRequest,
     user: &User,
     deadline: Option<Instant>,
+    limit: Option<Limit>,
 ) -> Result<(Arc<Process>, Subscription), ProcessError> {
     let StartRequest { process: config, pty, tag, stdin, .. } = request;
     let config = config.unwrap_or_default();
@@ -84,7 +89,7 @@ pub(super) fn start(
         spawn(&program, &inner.reaper)
     };
     let started = match pty {
-        Some(pty) => start_in_terminal(pty.size, user, launch).map_err(|source| {
+        Some(pty) => start_in_terminal(pty.size, user, &inner.identity, launch).map_err(|source| {
             let size = pty_size(pty.size);
             let command = command_line(&config);
             ProcessError::StartTerminal { command, dir: cwd.clone(), cols: size.cols, rows: size.rows, source }
@@ -94,12 +99,12 @@ pub(super) fn start(
     }?;
 
     let Started { child, input, sources, terminal } = started;
-    let input = Input::new(input);
+    let input = Input::new(input, inner.waiting_input.clone());
     let serial = inner.table.serial();
     let process = Arc::new(Process::new(Parts { serial, config, tag, log, child, input, terminal }));
     inner.table.insert(process.clone());
     tracing::debug!(pid = process.pid(), user = user.name, "process started");
-    tokio::spawn(follow(process.clone(), sources, deadline, inner.table.clone()));
+    tokio::spawn(follow(process.clone(), sources, limit, inner.table.clone()));
     Ok((process, subscription))
 }
 
@@ -142,9 +147,12 @@ fn start_with_pipes(
 fn start_in_terminal(
     size: Option<Size>,
     user: &User,
+    identity: &Identity,
     spawn: impl FnOnce([BorrowedFd<'_>; 3], Leads) -> Result<Arc<Child>, SpawnError>,
 ) -> Result<Started, SpawnError> {
-    let pty::Pair { terminal, master, slave } = pty::open(size, user).map_err(SpawnError::Pipe)?;
+    // devpts may be mounted without a group (mount(8), `gid=`), and only root may choose one.
+    let group = if identity.is_bound() { None } else { identity.group_id(pty::GROUP) };
+    let pty::Pair { terminal, master, slave } = pty::open(size, user, group).map_err(SpawnError::Pipe)?;
     let master = watch(master, Interest::READABLE | Interest::WRITABLE).map_err(SpawnError::Pipe)?;
     let master = Arc::new(master);
     let child = spawn([slave.as_fd(), slave.as_fd(), slave.as_fd()], Leads::Terminal)?;

@@ -1,10 +1,18 @@
 //! How a process ended, in the words that clients parse.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
-use rustix::process::WaitIdStatus;
+use super::usage::Usage;
+use crate::{proto::process::process_event::EndEvent, sys::wait::Cause};
 
-use crate::proto::process::process_event::EndEvent;
+/// All that is known when a process has been reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) usage: Usage,
+    /// When it was reaped.
+    pub(super) at: SystemTime,
+}
 
 /// A reaped status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +32,7 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// From waitid(2).
-    pub(super) fn from_wait(status: &WaitIdStatus) -> Self {
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Self::Exited(code),
-            (None, Some(signal)) => Self::Signaled { signal, core_dumped: status.dumped() },
-            (None, None) => Self::Lost,
-        }
-    }
-
-    /// The last event of the process.
+    /// The last event of the process, without details.
     pub fn to_event(self) -> EndEvent {
         let status = self.to_string();
         let error = (self != Self::Exited(0)).then(|| status.clone());
@@ -42,6 +41,15 @@ impl ExitStatus {
             Self::Signaled { .. } | Self::Lost => (-1, false),
         };
         EndEvent { exit_code, exited, status, error, details: None }
+    }
+}
+
+impl From<Cause> for ExitStatus {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Exited(code) => Self::Exited(code),
+            Cause::Signaled { signal, core_dumped } => Self::Signaled { signal, core_dumped },
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What one client sees of a process: the start, then output and keep-alives, then the end.
+//! What one client sees of a process: the start, then output and keep-alives, then the end. Clients that did not ask for
+//! details see none.
 
 use std::{
     future::Future,
@@ -21,6 +22,7 @@ use crate::proto::process::{
 /// The events of one Start or Connect call. Dropping it leaves the process alone.
 pub(super) struct Events {
     pid: u32,
+    details: bool,
     started: bool,
     finished: bool,
     output: Subscription,
@@ -34,12 +36,14 @@ impl Events {
     pub(super) fn new(
         process: &Arc<Process>,
         output: Subscription,
+        details: bool,
         keepalive: Duration,
         deadline: Option<Instant>,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             pid: process.pid(),
+            details,
             started: false,
             finished: false,
             output,
@@ -69,6 +73,8 @@ impl Events {
     }
 
     fn fail(&mut self, error: ProcessError) -> Poll<Option<Result<Event, ProcessError>>> {
+        // The error follows the last output on the same stream.
+        self.output.receive();
         self.finished = true;
         Poll::Ready(Some(Err(error)))
     }
@@ -80,18 +86,21 @@ impl Events {
         if !self.started {
             self.started = true;
             self.keepalive.restart();
-            return Poll::Ready(Some(Ok(Event::Start(StartEvent { pid: self.pid, offset: None }))));
+            let offset = self.details.then(|| self.output.offset());
+            return Poll::Ready(Some(Ok(Event::Start(StartEvent { pid: self.pid, offset }))));
         }
         if let Some(error) = self.interrupted() {
             return self.fail(error);
         }
         match self.output.poll_next(cx) {
-            Poll::Ready(Taken::Output(output)) => {
+            Poll::Ready(Taken::Output(output, offset)) => {
                 self.keepalive.restart();
-                return Poll::Ready(Some(Ok(Event::Data(DataEvent { output: Some(output), offset: None }))));
+                let offset = self.details.then_some(offset);
+                return Poll::Ready(Some(Ok(Event::Data(DataEvent { output: Some(output), offset }))));
             }
-            Poll::Ready(Taken::End(end)) => {
+            Poll::Ready(Taken::End(mut end)) => {
                 self.finished = true;
+                end.details = end.details.filter(|_| self.details);
                 return Poll::Ready(Some(Ok(Event::End(end))));
             }
             Poll::Ready(Taken::Skipped(bytes)) => return self.fail(ProcessError::Skipped { pid: self.pid, bytes }),

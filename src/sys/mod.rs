@@ -6,3 +6,4 @@
 pub mod descriptor;
 pub mod signal;
 pub mod spawn;
+pub mod wait;

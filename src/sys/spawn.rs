@@ -20,6 +20,7 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
+    sync::atomic::AtomicI32,
 };
 
 use rustix::process::{WaitId, WaitIdOptions};
@@ -46,6 +47,8 @@ pub struct Launch<'a> {
     pub leads: Leads,
     /// What happens when the program is missing or cannot be executed.
     pub absent: Absent<'a>,
+    /// Where the kernel writes the child's number before the child does anything, so also before it can end.
+    pub number: &'a AtomicI32,
 }
 
 /// Ids for setgroups(2), setresgid(2) and setresuid(2).
@@ -173,7 +176,7 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Spawned, Failure> {
         failed_stage: 0,
         failed_errno: 0,
     };
-    let (pid, pidfd) = clone(&mut plan).map_err(|error| Failure { stage: Stage::Clone, error })?;
+    let (pid, pidfd) = clone(&mut plan, launch.number).map_err(|error| Failure { stage: Stage::Clone, error })?;
     // SAFETY: both fields were written, if at all, by the child before this thread went on; the read is volatile
     // because the compiler does not know about that writer.
     let (stage, errno) =
@@ -193,13 +196,14 @@ fn null_terminated(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }
 
-fn clone(plan: &mut Plan<'_>) -> io::Result<(u32, OwnedFd)> {
+fn clone(plan: &mut Plan<'_>, number: &AtomicI32) -> io::Result<(u32, OwnedFd)> {
     let mut stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK_BYTES);
     let mut pidfd: c_int = -1;
     let (all, mut mask) = (ALL_SIGNALS, 0_u64);
     // SAFETY: the stack, the plan and everything that it points to live until the child has left this memory, because
     // CLONE_VFORK keeps this thread asleep that long. The top of the stack is aligned for any ABI. The mask pointers
-    // are valid for the kernel's set size. CLONE_PIDFD writes the descriptor to the parent-tid pointer.
+    // are valid for the kernel's set size. CLONE_PIDFD writes the descriptor to the parent-tid pointer, and
+    // CLONE_CHILD_SETTID the number to an atomic in the shared memory, which nobody else writes.
     let (pid, error) = unsafe {
         let top = stack.as_mut_ptr().add(STACK_BYTES);
         let top = top.sub(top.addr() % 16);
@@ -207,11 +211,11 @@ fn clone(plan: &mut Plan<'_>) -> io::Result<(u32, OwnedFd)> {
         let pid = libc::clone(
             run_child,
             top.cast(),
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID | libc::SIGCHLD,
             ptr::from_mut(plan).cast(),
             &raw mut pidfd,
             ptr::null_mut::<c_void>(),
-            ptr::null_mut::<c_int>(),
+            number.as_ptr(),
         );
         let error = io::Error::last_os_error();
         set_signal_mask(&raw const mask, ptr::null_mut());
@@ -236,6 +240,7 @@ mod tests {
         let strings = |texts: &[&str]| texts.iter().map(|text| CString::new(*text).unwrap()).collect::<Vec<_>>();
         let (mut reader, writer) = io::pipe().unwrap();
         let null = File::open("/dev/null").unwrap();
+        let number = AtomicI32::new(0);
         let spawned = spawn(&Launch {
             programs: &strings(programs),
             argv: &strings(argv),
@@ -245,11 +250,13 @@ mod tests {
             stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
             leads: Leads::Group,
             absent,
+            number: &number,
         });
         drop(writer);
         let mut output = String::new();
         reader.read_to_string(&mut output).unwrap();
         let code = spawned.map(|child| {
+            assert_eq!(u32::try_from(number.into_inner()), Ok(child.pid));
             let status = rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
             status.unwrap().unwrap().exit_status().unwrap_or(-1)
         });

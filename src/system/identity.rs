@@ -159,6 +159,12 @@ impl Identity {
         self.name_of(gid, |tables| &tables.group_names)
     }
 
+    /// The id of the group with exactly this name; `None` also where the group file cannot be read.
+    pub fn group_id(&self, name: &str) -> Option<u32> {
+        let tables = self.tables().ok()?;
+        tables.group_names.iter().find(|(_, known)| *known == name).map(|(gid, _)| *gid)
+    }
+
     fn name_of(&self, id: u32, names: impl Fn(&Tables) -> &HashMap<u32, String>) -> String {
         self.tables().ok().and_then(|tables| names(&tables).get(&id).cloned()).unwrap_or_else(|| id.to_string())
     }
@@ -253,6 +259,7 @@ mod tests {
         let (_dir, identity) = fixture(None);
         let user = identity.user("user").unwrap();
         assert_eq!((user.uid, user.gid, &user.groups), (1000, 1000, &vec![27]));
+        assert_eq!((identity.group_id("sudo"), identity.group_id("27")), (Some(27), None));
         assert_eq!(user.home, Path::new("/home/user"));
     }
 

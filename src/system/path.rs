@@ -57,8 +57,12 @@ pub enum PathError {
     },
 }
 
-/// The lower-case strerror(3) text, as in "no such file or directory".
+/// The lower-case strerror(3) text, as in "no such file or directory". The same with every C library: musl words some
+/// of them in its own way, and clients compare.
 pub fn errno_text(error: &io::Error) -> String {
+    if let Some(text) = error.raw_os_error().and_then(usual_text) {
+        return text.to_owned();
+    }
     let text = error.to_string();
     let text = text.split(" (os error ").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -69,6 +73,26 @@ pub fn errno_text(error: &io::Error) -> String {
         }
         _ => text.to_owned(),
     }
+}
+
+/// The GNU C library's text for the numbers that musl words otherwise.
+fn usual_text(errno: i32) -> Option<&'static str> {
+    Some(match errno {
+        libc::EIO => "input/output error",
+        libc::ENXIO => "no such device or address",
+        libc::ECHILD => "no child processes",
+        libc::ENOMEM => "cannot allocate memory",
+        libc::EBUSY => "device or resource busy",
+        libc::EXDEV => "invalid cross-device link",
+        libc::ENFILE => "too many open files in system",
+        libc::EMFILE => "too many open files",
+        libc::ENOTTY => "inappropriate ioctl for device",
+        libc::ESPIPE => "illegal seek",
+        libc::ENAMETOOLONG => "file name too long",
+        libc::ELOOP => "too many levels of symbolic links",
+        libc::EOPNOTSUPP => "operation not supported",
+        _ => return None,
+    })
 }
 
 /// Resolves what a client wrote for `user`.
@@ -198,6 +222,19 @@ mod tests {
     fn base_names() {
         for (path, name) in [("/", "/"), ("//", "/"), ("/a", "a"), ("/a/b/", "b"), ("b", "b"), ("/a/..", "..")] {
             assert_eq!(base_name(Path::new(path)), OsStr::new(name), "{path}");
+        }
+    }
+
+    #[test]
+    fn errno_texts_do_not_depend_on_the_c_library() {
+        // musl: "No file descriptors available", "Out of memory", "Symbolic link loop", "Filename too long".
+        for (errno, text) in [
+            (libc::EMFILE, "too many open files"),
+            (libc::ENOMEM, "cannot allocate memory"),
+            (libc::ELOOP, "too many levels of symbolic links"),
+            (libc::ENAMETOOLONG, "file name too long"),
+        ] {
+            assert_eq!(errno_text(&io::Error::from_raw_os_error(errno)), text);
         }
     }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs test suites one after the other and adds up what their own runners counted.
 
-    suites.py [SUITE…]      cargo, kernel, python-newest, python-older, js-newest, js-older; all of them by default
+    suites.py [SUITE…]      cargo, faults, kernel, python-newest, python-older, js-newest, js-older; all by default
 
-The SDK suites run against ENVD_BINARY (the release binary by default) as root in a sandbox of namespaces. Without root
-they cannot run, which is printed and counted as skipped. The sums go to target/test-results/SUITE.json.
+The SDK suites and `faults` run against ENVD_BINARY (the release binary by default) as root in a sandbox of namespaces.
+Without root they cannot run, which is printed and counted as skipped. The sums go to target/test-results/SUITE.json.
 """
 
 import dataclasses
@@ -21,12 +21,13 @@ RESULTS = ROOT / "target/test-results"
 BINARY = os.environ.get("ENVD_BINARY", str(ROOT / "target/x86_64-unknown-linux-musl/release/envd"))
 INSIDE = pathlib.Path("/mnt/envd")
 PYTEST = ["-m", "pytest", "-p", "no:cacheprovider", "-q", "-ra", "--color=no"]
-SUITES = ["cargo", "kernel", "python-newest", "python-older", "js-newest", "js-older"]
+SUITES = ["cargo", "faults", "kernel", "python-newest", "python-older", "js-newest", "js-older"]
 # Variables of the agent that the SDK tests look for in commands and cells.
 GLOBAL_VARIABLE = "ENVD_TEST_GLOBAL=from the agent"
 
 CARGO_LINE = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.M)
 NODE_LINE = re.compile(r"^(?:#|ℹ) (pass|fail|cancelled|skipped|todo) (\d+)$", re.M)
+UNITTEST_LINE = re.compile(r"^Ran (\d+) tests? in [^\n]*\n+(?:OK|FAILED)(?: \(([^)\n]*)\))?$", re.M)
 PYTEST_LINE = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)\b")
 
 
@@ -84,19 +85,38 @@ def count_pytest(output: str) -> Outcome:
     )
 
 
+def count_unittest(output: str) -> Outcome:
+    closing = UNITTEST_LINE.findall(output)
+    if not closing:
+        return Outcome()
+    ran, notes = closing[-1]
+    counts = {name: int(number) for name, number in re.findall(r"([a-z ]+)=(\d+)", notes)}
+    counts = {name.strip(): number for name, number in counts.items()}
+    # An error while a test is cleaned up is counted on top of the test itself.
+    failed = sum(counts.get(name, 0) for name in ("failures", "errors", "unexpected successes"))
+    skipped = counts.get("skipped", 0) + counts.get("expected failures", 0)
+    return Outcome(max(int(ran) - failed - skipped, 0), failed, skipped)
+
+
+def binary_inside() -> str | None:
+    """Where the sandbox sees the binary; None if there is none."""
+    binary = pathlib.Path(BINARY).resolve()
+    if not binary.exists():
+        print(f"suites: {binary} is missing: make build", flush=True)
+        return None
+    return str(INSIDE / binary.relative_to(ROOT) if binary.is_relative_to(ROOT) else binary)
+
+
 def sandboxed(suite: str, command: list[str]) -> tuple[int, str]:
     prepared, output = stream(["tests/harness/prepare", "kernel", *preparations(suite)])
     if prepared != 0:
         return prepared, output
-    binary = pathlib.Path(BINARY).resolve()
-    if not binary.exists():
-        message = f"suites: {binary} is missing: make build\n"
-        sys.stdout.write(message)
-        return 1, message
-    inside = INSIDE / binary.relative_to(ROOT) if binary.is_relative_to(ROOT) else binary
+    inside = binary_inside()
+    if inside is None:
+        return 1, ""
     return stream(
         ["tests/harness/sandbox", "/usr/bin/env", "python3", "tests/harness/with_agent.py"]
-        + ["--binary", str(inside), "--log", f"target/test-results/{suite}.agent.log", "--env", GLOBAL_VARIABLE]
+        + ["--binary", inside, "--log", f"target/test-results/{suite}.agent.log", "--env", GLOBAL_VARIABLE]
         + ["--", *command]
     )
 
@@ -127,6 +147,13 @@ def run(suite: str) -> Outcome:
     elif os.geteuid() != 0:
         outcome = Outcome(skipped=1, note="NOT RUN: needs root (namespaces, an account); run it as root or in a container")
         status = 0
+    elif suite == "faults":
+        # Each test starts agents of its own.
+        inside = binary_inside()
+        command = ["tests/harness/sandbox", "/usr/bin/env", "python3", "-m", "unittest", "discover", "-v"]
+        command += ["-s", "tests/faults", "-t", "tests/faults"]
+        status, output = (1, "") if inside is None else stream(command, {"ENVD_BINARY": inside})
+        outcome = count_unittest(output)
     elif suite.startswith("python-"):
         release = suite.removeprefix("python-")
         files = ["tests/sdk/python"] + ([] if release == "newest" else ["--ignore=tests/sdk/python/test_grpc.py"])

@@ -1,6 +1,11 @@
 //! A process service for one test, and the requests that tests send.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use envd::{
     connect::Deadline,
@@ -13,7 +18,10 @@ use envd::{
     system::{caller::RequestUser, identity::Identity, settings::Settings},
 };
 use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tonic::{Code, Request, Status};
 
 /// How long a test waits for something that has to happen.
@@ -26,7 +34,8 @@ pub(crate) struct Agent {
     pub(crate) identity: Identity,
 }
 
-/// A stream of events, of Start or of Connect.
+/// A stream of events, of Start or of Connect. As a transport does that has passed an event on, it asks for the next
+/// one before it is dropped: what the test saw is received.
 pub(crate) struct Events(Pin<Box<dyn Stream<Item = Result<Event, Status>> + Send>>);
 
 /// Everything that a stream told until it ended.
@@ -77,8 +86,11 @@ impl Agent {
     }
 
     pub(crate) async fn connect(&self, selector: ProcessSelector) -> Result<Events, Status> {
-        let request = Request::new(ConnectRequest { process: Some(selector), ..Default::default() });
-        let stream = self.service.connect(request).await?.into_inner();
+        self.connect_request(ConnectRequest { process: Some(selector), ..Default::default() }).await
+    }
+
+    pub(crate) async fn connect_request(&self, request: ConnectRequest) -> Result<Events, Status> {
+        let stream = self.service.connect(Request::new(request)).await?.into_inner();
         Ok(Events(Box::pin(stream.map(|item| Ok(item?.event.unwrap().event.unwrap())))))
     }
 
@@ -97,6 +109,22 @@ impl Agent {
 
     pub(crate) async fn pty(&self, pid: u32, bytes: impl Into<bytes::Bytes>) -> Result<(), Status> {
         self.input(pid, process_input::Input::Pty(bytes.into())).await
+    }
+
+    /// Sends to standard input from a task of its own.
+    pub(crate) fn send_in_background(self: &Arc<Self>, pid: u32, bytes: Vec<u8>) -> JoinHandle<Result<(), Status>> {
+        let agent = self.clone();
+        tokio::spawn(async move { agent.stdin(pid, bytes).await })
+    }
+
+    /// Types from a task of its own.
+    pub(crate) fn pty_in_background(
+        self: &Arc<Self>,
+        pid: u32,
+        bytes: impl Into<bytes::Bytes>,
+    ) -> JoinHandle<Result<(), Status>> {
+        let (agent, bytes) = (self.clone(), bytes.into());
+        tokio::spawn(async move { agent.pty(pid, bytes).await })
     }
 
     async fn input(&self, pid: u32, input: process_input::Input) -> Result<(), Status> {
@@ -120,6 +148,22 @@ impl Events {
         timeout(PATIENCE, self.0.next()).await.expect("no event in time").expect("the stream ended")
     }
 
+    /// Asks for the next event without waiting for it: what came before is received, what comes is not.
+    pub(crate) fn ask(&mut self) -> Poll<Option<Result<Event, Status>>> {
+        self.0.as_mut().poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Asks for the next event, which is not there.
+    pub(crate) fn nothing_yet(&mut self) {
+        let next = self.ask();
+        assert!(next.is_pending(), "{next:?}");
+    }
+
+    /// Leaves as a client does that dies: nobody knows whether it has what came last.
+    pub(crate) fn die(mut self) {
+        self.0 = Box::pin(futures_util::stream::empty());
+    }
+
     pub(crate) async fn started(&mut self) -> u32 {
         match self.next().await.unwrap() {
             Event::Start(start) => start.pid,
@@ -131,7 +175,10 @@ impl Events {
     pub(crate) async fn until(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
-            if let Event::Data(DataEvent { output: Some(output), .. }) = self.next().await.unwrap() {
+            let next = timeout(PATIENCE, self.0.next()).await;
+            let told = || format!("never said {text:?}, but {:?}", String::from_utf8_lossy(&seen));
+            let event = next.unwrap_or_else(|_| panic!("{}", told())).unwrap_or_else(|| panic!("ended and {}", told()));
+            if let Event::Data(DataEvent { output: Some(output), .. }) = event.unwrap() {
                 let (Output::Stdout(data) | Output::Stderr(data) | Output::Pty(data)) = output;
                 assert!(!data.is_empty(), "an empty chunk");
                 seen.extend_from_slice(&data);
@@ -139,6 +186,15 @@ impl Events {
             let seen = String::from_utf8_lossy(&seen);
             if seen.contains(text) {
                 return seen.into_owned();
+            }
+        }
+    }
+
+    /// What the terminal says next.
+    pub(crate) async fn pty_data(&mut self) -> bytes::Bytes {
+        loop {
+            if let Event::Data(DataEvent { output: Some(Output::Pty(data)), .. }) = self.next().await.unwrap() {
+                return data;
             }
         }
     }
@@ -161,6 +217,14 @@ impl Events {
             }
         }
         told
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _given_back = self.ask();
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use envd::proto::process::process_event::{Event, data_event::Output};
 use tokio::time::{Instant, timeout};
 use tonic::Request;
 
@@ -74,6 +75,23 @@ async fn undelivered_output_waits_for_the_next_client_and_is_told_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_dies_with_a_chunk_in_hand_gives_it_back() {
+    let agent = Agent::new();
+    let mut events = agent.start(with_stdin(command("/bin/cat", &[]))).await.unwrap();
+    let pid = events.started().await;
+    agent.stdin(pid, "one\n").await.unwrap();
+    events.until("one\n").await;
+    // It never asked for what follows, so nobody knows that it could be sent.
+    events.die();
+    let mut events = agent.connect(by_pid(pid)).await.unwrap();
+    events.started().await;
+    assert_eq!(events.until("one\n").await, "one\n");
+    drop(events);
+    agent.close_stdin(pid).await.unwrap();
+    assert!(agent.connect(by_pid(pid)).await.unwrap().all().await.stdout.is_empty());
+}
+
+#[tokio::test]
 async fn a_stalled_client_is_told_what_it_missed_and_harms_nobody() {
     let agent = Agent::new();
     let mut quick = agent.start(with_stdin(sh("read -r line; head -c 20000000 /dev/zero"))).await.unwrap();
@@ -91,6 +109,40 @@ async fn a_stalled_client_is_told_what_it_missed_and_harms_nobody() {
 }
 
 #[tokio::test]
+async fn one_stalled_client_of_ten_changes_nothing_for_the_other_nine() {
+    let agent = Agent::new();
+    let script = "read -r line; head -c 40000000 /dev/zero; echo; read -r line; exit 7";
+    let mut stalled = agent.start(with_stdin(sh(script))).await.unwrap();
+    let pid = stalled.started().await;
+    let mut others = Vec::new();
+    for _ in 0..9 {
+        others.push(agent.connect(by_pid(pid)).await.unwrap());
+    }
+    agent.stdin(pid, "go\n").await.unwrap();
+    let read = others.into_iter().map(|mut events| async move {
+        let mut bytes = 0;
+        while bytes < 40_000_001 {
+            if let Event::Data(data) = events.next().await.unwrap() {
+                let Some(Output::Stdout(data)) = data.output else { panic!("{data:?}") };
+                bytes += data.len();
+            }
+        }
+        (events, bytes)
+    });
+    let others = futures_util::future::join_all(read).await;
+    // The process has come to its second question, although one of ten has not taken a byte.
+    agent.stdin(pid, "end\n").await.unwrap();
+    for (events, bytes) in others {
+        assert_eq!(bytes, 40_000_001);
+        assert_eq!(events.all().await.exit_code(), 7);
+    }
+    let error = stalled.all().await.error.unwrap();
+    assert_eq!(error.code(), tonic::Code::DataLoss);
+    let skipped: usize = error.message().split(' ').next().unwrap().parse().unwrap();
+    assert!((40_000_001 - 4 * 1024 * 1024..40_000_001).contains(&skipped), "{skipped}");
+}
+
+#[tokio::test]
 async fn idle_streams_get_keepalives_also_after_the_output_is_closed() {
     let agent = Agent::new();
     let mut request = Request::new(with_stdin(sh("echo first; exec >&- 2>&-; read -r line")));
@@ -100,7 +152,7 @@ async fn idle_streams_get_keepalives_also_after_the_output_is_closed() {
     events.until("first\n").await;
     for _ in 0..2 {
         let event = timeout(PATIENCE, events.next()).await.unwrap().unwrap();
-        assert!(matches!(event, envd::proto::process::process_event::Event::Keepalive(_)), "{event:?}");
+        assert!(matches!(event, Event::Keepalive(_)), "{event:?}");
     }
     agent.stdin(pid, "x\n").await.unwrap();
     assert_eq!(events.all().await.exit_code(), 0);

@@ -12,14 +12,16 @@
 mod agent;
 mod code_port;
 mod downloads;
-
 mod edges;
 mod extremes;
+mod feeding;
 mod filesystem;
 mod fuzz;
 mod gate;
 mod golden;
 mod grpc;
+#[path = "../process/gate.rs"]
+mod hold;
 mod http1;
 mod input;
 mod leaks;
@@ -30,6 +32,8 @@ mod protocol;
 mod selection;
 mod signatures;
 mod start;
+#[path = "../process/stdin_pipe.rs"]
+mod stdin_pipe;
 mod stream;
 mod streams;
 mod uploads;

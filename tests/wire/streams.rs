@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use base64_simd::STANDARD;
 use serde_json::json;
 use tokio::net::TcpSocket;
 
@@ -90,6 +91,34 @@ async fn the_deadline_of_start_ends_the_stream_and_kills_the_process() {
     eventually("the process is gone", async || list(&agent).await == "{}").await;
     let after = agent.stream(CONNECT, &[], json!({ "process": by_pid(pid) })).await.all().await;
     assert_eq!(after.end, json!({ "exitCode": -1, "status": "signal: killed", "error": "signal: killed" }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_tell_where_each_piece_belongs() {
+    let agent = Agent::start().await;
+    let mut request = sh("read line; head -c 300000 /dev/zero; read line; echo end");
+    request["stdin"] = json!(true);
+    let mut plain = agent.stream(START, &[], request).await;
+    let pid = plain.started().await;
+    let connect = json!({ "process": by_pid(pid), "replayFrom": "0" });
+    let mut stream = agent.stream(CONNECT, &[], connect).await;
+    assert_eq!(stream.event().await, json!({ "start": { "pid": pid, "offset": "0" } }));
+    let input = json!({ "process": by_pid(pid), "input": { "stdin": STANDARD.encode_to_string("\n") } });
+    agent.process("SendInput", input.clone()).await.assert_ok();
+    let mut next = 0;
+    while next < 300_000 {
+        let data = stream.event().await["data"].take();
+        assert_eq!(data["offset"], next.to_string());
+        next += STANDARD.decode_to_vec(data["stdout"].as_str().unwrap()).unwrap().len();
+    }
+    let connect = json!({ "process": by_pid(pid), "replayFrom": 300_001 });
+    let refused = agent.stream(CONNECT, &[], connect).await;
+    let text = format!("cannot replay the output of process {pid} from byte 300001: 300000 bytes were written so far");
+    refused.assert_error("out_of_range", &text).await;
+    agent.process("SendInput", input).await.assert_ok();
+    assert_eq!(stream.event().await, json!({ "data": { "stdout": "ZW5kCg==", "offset": "300000" } }));
+    let told = plain.all().await;
+    assert_eq!((told.stdout.len(), told.end["status"].as_str()), (300_004, Some("exit status 0")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

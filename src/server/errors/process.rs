@@ -9,12 +9,16 @@ impl From<ProcessError> for Status {
         let code =
             match &error {
                 ProcessError::Caller(_) => Code::Unauthenticated,
-                ProcessError::WorkingDirectory(_) | ProcessError::NoWorkingDirectory(_) => Code::InvalidArgument,
+                ProcessError::WorkingDirectory(_)
+                | ProcessError::NoWorkingDirectory(_)
+                | ProcessError::InvalidScope(_)
+                | ProcessError::InvalidLimitSignal(_) => Code::InvalidArgument,
                 // Never resource_exhausted, which SDKs present as a rate limit.
                 ProcessError::Start { source, .. } | ProcessError::StartTerminal { source, .. } => {
                     if source.is_shortage() { Code::Internal } else { Code::InvalidArgument }
                 }
-                ProcessError::DeadlineExceeded => Code::DeadlineExceeded,
+                ProcessError::DeadlineExceeded | ProcessError::InputDeadline { .. } => Code::DeadlineExceeded,
+                ProcessError::InputQueue { .. } => Code::Aborted,
                 ProcessError::UnknownPid(_) | ProcessError::UnknownTag(_) => Code::NotFound,
                 ProcessError::NoSelector
                 | ProcessError::NoInput
@@ -32,6 +36,8 @@ impl From<ProcessError> for Status {
                 | ProcessError::Signal(_)
                 | ProcessError::Internal(_) => Code::Internal,
                 ProcessError::Skipped { .. } => Code::DataLoss,
+                // Not invalid_argument: the same request may be good a little later.
+                ProcessError::ReplayBeyond { .. } => Code::OutOfRange,
                 ProcessError::ShuttingDown => Code::Unavailable,
             };
         Self::new(code, error.to_string())
