@@ -13,7 +13,7 @@ use anyhow::anyhow;
 use envd::{
     config::{self, Command, Config},
     server::Server,
-    system::logging,
+    system::{blocking, logging},
 };
 use rustix::{fs::Mode, process::umask};
 use tokio::{
@@ -47,11 +47,12 @@ fn main() -> ExitCode {
 fn serve(config: Config) -> anyhow::Result<()> {
     avoid_empty_umask();
     logging::start(&config.logging);
+    blocking::start().map_err(|error| anyhow!("cannot start threads: {error}"))?;
     let runtime = runtime::Builder::new_multi_thread()
         // Two keep a busy stream from delaying the rest; more than four only add memory.
         .worker_threads(thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
-        // File work that hangs, as on a dead network mount, must not stop the rest; idle threads leave soon.
-        .max_blocking_threads(64)
+        // Nothing of ours blocks there (see `system::blocking`); resolving names and the like does.
+        .max_blocking_threads(4)
         .thread_keep_alive(Duration::from_secs(1))
         .thread_name("envd-worker")
         .enable_all()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::system::{identity::Identity, settings::Settings};
+use crate::system::{blocking, identity::Identity, settings::Settings};
 
 /// The home of the default user; of the user that the agent runs as where the default user is unknown.
 fn home(settings: &Settings, identity: &Identity) -> PathBuf {
@@ -37,7 +37,8 @@ pub(super) async fn default(settings: &Settings, identity: &Identity) -> PathBuf
 }
 
 async fn is_directory(path: &Path) -> bool {
-    path.is_absolute() && tokio::fs::metadata(path).await.is_ok_and(|meta| meta.is_dir())
+    let path = path.to_owned();
+    path.is_absolute() && blocking::run(move || path.is_dir()).await.unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::links::LinkError;
 use crate::system::{
+    blocking::Lost,
     caller::CallerError,
     path::{PathError, errno_text},
 };
@@ -141,9 +142,9 @@ pub enum FilesystemError {
     /// No polling watcher has this id.
     #[error("watcher with id {0} not found")]
     UnknownWatcher(String),
-    /// The agent is going down before the work is done.
-    #[error("the agent is shutting down")]
-    GivenUp,
+    /// There is no thread to do it, or it failed.
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 /// Whether nothing is there: no such entry, or the path runs through something that is not a directory.

@@ -4,7 +4,6 @@
 use std::{io, path::PathBuf};
 
 use http::Extensions;
-use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
@@ -22,6 +21,7 @@ use crate::{
         filesystem_server::Filesystem,
     },
     system::{
+        blocking,
         caller::{caller, keepalive_interval},
         identity::{Identity, User},
         path,
@@ -86,7 +86,7 @@ impl FilesystemService {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FilesystemError> + Send + 'static,
 ) -> Result<T, Status> {
-    Ok(spawn_blocking(work).await.map_err(|_| FilesystemError::GivenUp)??)
+    Ok(blocking::run(work).await.map_err(FilesystemError::from)??)
 }
 
 /// The answer to a client, in the schema that it knows.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     sys::spawn::Leads,
-    system::{caller::caller, identity::User},
+    system::{blocking, caller::caller, identity::User},
 };
 
 /// Starts kernels for the bridge.
@@ -66,7 +66,7 @@ impl Spawner for KernelSpawner {
     fn spawn(&self, command: KernelCommand) -> BoxFuture<'_, io::Result<Box<dyn KernelProcess>>> {
         let spawner = self.clone();
         Box::pin(async move {
-            let started = tokio::task::spawn_blocking(move || spawner.start(&command)).await;
+            let started = blocking::run(move || spawner.start(&command)).await;
             let child = started.map_err(io::Error::other)??;
             Ok(Box::new(Kernel { child }) as Box<dyn KernelProcess>)
         })

@@ -32,7 +32,11 @@ use super::{
     tree,
     usage::Usage,
 };
-use crate::{proto::process::SpawnFailure, sys, system::cgroup::ControlGroup};
+use crate::{
+    proto::process::SpawnFailure,
+    sys,
+    system::{blocking, cgroup::ControlGroup},
+};
 
 /// Owner of all statuses; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +119,7 @@ impl Reaper {
                 // dearer.
                 tracing::warn!(pid, %error, "cannot watch the process by readiness, waiting in a thread");
                 let blocked = watched.clone();
-                let waited = tokio::task::spawn_blocking(move || blocked.block_until_ended()).await;
+                let waited = blocking::run(move || blocked.block_until_ended()).await;
                 if let Err(error) = waited {
                     tracing::error!(pid, %error, "cannot wait for the process");
                 }

@@ -19,7 +19,10 @@ use crate::{
         StreamInputRequest, StreamInputResponse, UpdateRequest, UpdateResponse, process_input::Input, process_server,
         stream_input_request::Event,
     },
-    system::caller::{caller, keepalive_interval},
+    system::{
+        blocking,
+        caller::{caller, keepalive_interval},
+    },
 };
 
 /// The process service over a set of processes; cheap to clone.
@@ -109,7 +112,7 @@ impl process_server::Process for ProcessService {
         let (processes, request) = (self.processes.clone(), request.into_inner());
         let details = request.details;
         let limit = Limit::of(request.time_limit.as_ref(), deadline)?;
-        let started = tokio::task::spawn_blocking(move || start(&processes, request, &user, deadline, limit)).await;
+        let started = blocking::run(move || start(&processes, request, &user, deadline, limit)).await;
         let (process, output) = started.map_err(|error| ProcessError::Internal(error.to_string()))??;
         let events = Events::new(&process, output, details, keepalive, deadline, inner.shutdown.clone());
         let responses = events.map(|event| Ok(StartResponse { event: Some(event?) }));
@@ -144,7 +147,7 @@ impl process_server::Process for ProcessService {
         }
         let listed = if include_ended { table.all() } else { table.live() };
         let read = move || listed.iter().map(|process| detailed_info(process)).collect();
-        let read = tokio::task::spawn_blocking(read).await;
+        let read = blocking::run(read).await;
         let processes = read.map_err(|error| ProcessError::Internal(error.to_string()))?;
         Ok(Response::new(ListResponse { processes }))
     }

@@ -3,7 +3,10 @@
 use std::{io, sync::Arc};
 
 use super::{error::ProcessError, reap::Child, tree};
-use crate::proto::process::{SendSignalRequest, Signal, SignalScope};
+use crate::{
+    proto::process::{SendSignalRequest, Signal, SignalScope},
+    system::blocking,
+};
 
 /// The numbers of signal(7), realtime ones included.
 const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
@@ -91,7 +94,7 @@ pub(super) async fn send(
     match scope {
         Scope::Process => send(),
         // May look through procfs.
-        Scope::Group | Scope::Tree => tokio::task::spawn_blocking(send).await.map_err(io::Error::other)?,
+        Scope::Group | Scope::Tree => blocking::run(send).await.map_err(io::Error::other)?,
     }
 }
 

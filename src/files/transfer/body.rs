@@ -13,10 +13,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, write::GzEncoder};
 use http_body::{Frame, SizeHint};
-use tokio::{
-    task::JoinHandle,
-    time::{Sleep, sleep},
-};
+use tokio::time::{Sleep, sleep};
+
+use crate::system::blocking::{self, Running};
 
 /// One read, in bytes: large enough that the hop to another thread does not count.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -130,7 +129,7 @@ impl Reader {
     }
 }
 
-type Reading = JoinHandle<(Reader, io::Result<Chunk>)>;
+type Reading = Running<(Reader, io::Result<Chunk>)>;
 
 enum State {
     Ready(Reader),
@@ -170,7 +169,7 @@ impl Reader {
     }
 
     fn spawn(mut self) -> Reading {
-        tokio::task::spawn_blocking(move || {
+        blocking::run(move || {
             let chunk = self.next();
             (self, chunk)
         })

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::headers::MetadataError;
 use crate::system::{
+    blocking::Lost,
     identity::IdentityError,
     path::{PathError, errno_text},
 };
@@ -201,7 +202,10 @@ pub enum Error {
     /// The composed file cannot be put in its place.
     #[error("error finalizing compose: {}", errno_text(.0))]
     Finalize(#[source] io::Error),
-    /// The work was cut off, because the agent is going down.
+    /// There is no thread to do it, or it failed.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The temporary file was taken away already.
     #[error("file transfer interrupted")]
     Interrupted,
 }

@@ -40,6 +40,7 @@ use crate::{
     Body,
     files::watch::Watches,
     system::{
+        blocking,
         identity::{Identity, User},
         path,
         settings::Settings,
@@ -142,7 +143,7 @@ impl Transfers {
 
 /// Runs file work on a blocking thread.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Interrupted))
+    blocking::run(work).await?
 }
 
 fn json(value: &impl serde::Serialize, ending: &str) -> Response<Body> {

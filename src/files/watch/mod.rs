@@ -51,9 +51,7 @@ use std::{
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    runtime::Handle,
     sync::watch,
-    task::spawn_blocking,
 };
 
 use self::{
@@ -66,7 +64,11 @@ use super::error::{FilesystemError, is_missing};
 use crate::{
     proto::filesystem::FilesystemEvent,
     sys,
-    system::{identity::Identity, path::clean},
+    system::{
+        blocking::{self, Lost},
+        identity::Identity,
+        path::clean,
+    },
 };
 
 /// How a directory is to be watched.
@@ -96,7 +98,6 @@ struct Inner {
     held: Arc<AtomicUsize>,
     /// Turns true when streams are to end. The reader ends when this is dropped.
     stopping: watch::Sender<bool>,
-    runtime: Handle,
 }
 
 /// One armed watcher; dropping it disarms it.
@@ -122,7 +123,6 @@ impl Watches {
             next_key: AtomicUsize::new(0),
             held: Arc::default(),
             stopping,
-            runtime: Handle::current(),
         });
         tokio::spawn(read_events(readable, Arc::downgrade(&inner), inner.stopping.subscribe()));
         Ok(Self { inner })
@@ -202,8 +202,7 @@ impl Drop for Watch {
         let (key, inner) = (self.key, self.inner.clone());
         self.inner.count.fetch_sub(1, Ordering::Relaxed);
         // Thousands of watches may have to go, and the lock may be taken for a while: not in an async task.
-        let runtime = inner.runtime.clone();
-        runtime.spawn_blocking(move || inner.tree().remove(key));
+        drop(blocking::run(move || inner.tree().remove(key)));
     }
 }
 
@@ -226,11 +225,11 @@ async fn read_events(readable: AsyncFd<OwnedFd>, inner: Weak<Inner>, mut stoppin
         };
         let Some(inner) = inner.upgrade() else { return };
         // Processing looks at directories, so it must not run on an async thread.
-        match spawn_blocking(move || inner.tree().drain()).await {
+        match blocking::run(move || inner.tree().drain()).await {
             Ok(true) => guard.clear_ready(),
             Ok(false) => {}
-            Err(error) if error.is_panic() => tracing::error!("processing file events failed"),
-            Err(_) => return,
+            Err(Lost::Panicked) => tracing::error!("processing file events failed"),
+            Err(error @ Lost::NoThread) => return tracing::error!(%error, "no more file events"),
         }
     }
 }

@@ -22,8 +22,8 @@ impl From<FilesystemError> for Status {
             | E::UnknownWatcher(_) => Code::NotFound,
             E::DirectoryExists(_) => Code::AlreadyExists,
             E::CyclicLinks(_) => Code::FailedPrecondition,
-            E::GivenUp => Code::Unavailable,
             E::Path(_)
+            | E::Lost(_)
             | E::Unreadable { .. }
             | E::Rename { .. }
             | E::Unresolvable(_)

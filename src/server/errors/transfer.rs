@@ -51,6 +51,7 @@ fn status(error: &Error) -> StatusCode {
         | Error::CreateDestination(_)
         | Error::Append { .. }
         | Error::Finalize(_)
+        | Error::Lost(_)
         | Error::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
