@@ -1,6 +1,12 @@
 //! A process service for one test, and the requests that tests send.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use envd::{
     connect::Deadline,
@@ -10,9 +16,10 @@ use envd::{
         process_server::Process,
         *,
     },
-    system::{caller::RequestUser, identity::Identity, settings::Settings},
+    system::{caller::RequestUser, cgroup::ControlGroups, identity::Identity, settings::Settings},
 };
 use futures_util::{Stream, StreamExt};
+use prost::Message as _;
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -29,7 +36,8 @@ pub(crate) struct Agent {
     pub(crate) identity: Identity,
 }
 
-/// A stream of events, of Start or of Connect.
+/// A stream of events, of Start or of Connect. As a transport does that has passed an event on, it asks for the next
+/// one before it is dropped: what the test saw is received.
 pub(crate) struct Events(Pin<Box<dyn Stream<Item = Result<Event, Status>> + Send>>);
 
 /// Everything that a stream told until it ended.
@@ -50,6 +58,18 @@ impl Agent {
         // Not everybody who runs tests has a home.
         let settings = Settings::new(identity.own().name.clone(), Some("/".to_owned()), [].into());
         let processes = Processes::start(identity.clone(), settings.clone()).unwrap();
+        Self::of(processes, settings, identity)
+    }
+
+    /// An agent with control groups below this directory, or without any.
+    pub(crate) fn with_groups(root: Option<PathBuf>) -> Self {
+        let Self { settings, identity, .. } = Self::new();
+        let groups = ControlGroups::below(root);
+        let processes = Processes::with_control_groups(identity.clone(), settings.clone(), groups).unwrap();
+        Self::of(processes, settings, identity)
+    }
+
+    fn of(processes: Processes, settings: Settings, identity: Identity) -> Self {
         Self { service: ProcessService::new(processes.clone()), processes, settings, identity }
     }
 
@@ -142,10 +162,20 @@ impl Events {
         timeout(PATIENCE, self.0.next()).await.expect("no event in time").expect("the stream ended")
     }
 
-    /// Asks for the next event, which is not there: what came before is received.
-    pub(crate) async fn nothing_yet(&mut self) {
-        let next = std::future::poll_fn(|cx| std::task::Poll::Ready(self.0.as_mut().poll_next(cx))).await;
+    /// Asks for the next event without waiting for it: what came before is received, what comes is not.
+    pub(crate) fn ask(&mut self) -> Poll<Option<Result<Event, Status>>> {
+        self.0.as_mut().poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Asks for the next event, which is not there.
+    pub(crate) fn nothing_yet(&mut self) {
+        let next = self.ask();
         assert!(next.is_pending(), "{next:?}");
+    }
+
+    /// Leaves as a client does that dies: nobody knows whether it has what came last.
+    pub(crate) fn die(mut self) {
+        self.0 = Box::pin(futures_util::stream::empty());
     }
 
     pub(crate) async fn started(&mut self) -> u32 {
@@ -201,6 +231,14 @@ impl Events {
             }
         }
         told
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _given_back = self.ask();
+        }
     }
 }
 
@@ -278,6 +316,31 @@ pub(crate) fn assert_error<T>(result: Result<T, Status>, code: Code, message: &s
         Ok(_) => panic!("succeeded instead of {code:?}: {message}"),
         Err(status) => assert_eq!((status.code(), status.message()), (code, message)),
     }
+}
+
+/// The typed detail of an error; the test fails if it has none or others.
+pub(crate) fn spawn_failure(status: &Status) -> SpawnFailure {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Rich {
+        #[prost(int32, tag = "1")]
+        code: i32,
+        #[prost(string, tag = "2")]
+        message: String,
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<Any>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Any {
+        #[prost(string, tag = "1")]
+        type_url: String,
+        #[prost(bytes = "vec", tag = "2")]
+        value: Vec<u8>,
+    }
+    let rich = Rich::decode(status.details()).unwrap();
+    assert_eq!((rich.code, rich.message.as_str()), (status.code() as i32, status.message()));
+    let [detail] = rich.details.as_slice() else { panic!("{} details", rich.details.len()) };
+    assert_eq!(detail.type_url, "type.googleapis.com/process.SpawnFailure");
+    SpawnFailure::decode(detail.value.as_slice()).unwrap()
 }
 
 /// Whether a process with this pid exists, a zombie included.

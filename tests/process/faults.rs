@@ -55,6 +55,7 @@ async fn leaves_and_comes_back(agent: &Agent, number: i32) {
         }
         connections += 1;
         if connections == 4 {
+            let _given_back = events.ask();
             let told = agent.connect(by_pid(pid)).await.unwrap();
             drop(events);
             // While both were connected, the first may have been given what the second did not get, but nobody read it.

@@ -64,7 +64,6 @@ async fn undelivered_output_waits_for_the_next_client_and_is_told_once() {
     let pid = events.started().await;
     agent.stdin(pid, "one\n").await.unwrap();
     events.until("one\n").await;
-    events.nothing_yet().await;
     drop(events);
     agent.stdin(pid, "two\n").await.unwrap();
     agent.stdin(pid, "three\n").await.unwrap();
@@ -83,11 +82,10 @@ async fn a_client_that_dies_with_a_chunk_in_hand_gives_it_back() {
     agent.stdin(pid, "one\n").await.unwrap();
     events.until("one\n").await;
     // It never asked for what follows, so nobody knows that it could be sent.
-    drop(events);
+    events.die();
     let mut events = agent.connect(by_pid(pid)).await.unwrap();
     events.started().await;
     assert_eq!(events.until("one\n").await, "one\n");
-    events.nothing_yet().await;
     drop(events);
     agent.close_stdin(pid).await.unwrap();
     assert!(agent.connect(by_pid(pid)).await.unwrap().all().await.stdout.is_empty());

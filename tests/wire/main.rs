@@ -29,6 +29,7 @@ mod leaks;
 mod listener;
 mod mapping;
 mod ownership;
+mod privileges;
 mod protocol;
 mod selection;
 mod signatures;
