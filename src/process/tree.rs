@@ -102,8 +102,17 @@ fn stop(child: &Child, outcome: &mut io::Result<()>) -> io::Result<Tree> {
     note(child.signal_group(libc::SIGSTOP), outcome);
     let mut seen: HashSet<(u32, Ticks)> = HashSet::new();
     let began = Instant::now();
+    let mut last = None;
     loop {
-        let tree = Tree::of(child)?;
+        let tree = match (Tree::of(child), last.take()) {
+            (Ok(tree), _) => tree,
+            // Some stand already, and must hear what comes next.
+            (Err(error), Some(tree)) => {
+                note(Err(error), outcome);
+                return Ok(tree);
+            }
+            (Err(error), None) => return Err(error),
+        };
         let (mut new, mut on_the_way) = (false, false);
         for member in &tree.members {
             if !seen.insert(member.identity()) {
@@ -123,6 +132,7 @@ fn stop(child: &Child, outcome: &mut io::Result<()>) -> io::Result<Tree> {
         if !new {
             thread::sleep(LOOK_INTERVAL);
         }
+        last = Some(tree);
     }
 }
 
