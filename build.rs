@@ -26,22 +26,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     json.register_descriptors(&encoded)?;
     json.ignore_unknown_fields();
     json.build(&PACKAGES)?;
-    tolerate_unknown_enums()
+    adapt_json()
 }
 
-/// The protobuf JSON mapping asks parsers that ignore unknown fields to drop unknown enum names and to keep
-/// unknown enum numbers. pbjson rejects both. The fields of the enums that clients send are therefore routed
-/// through [`crate::proto::json_enum`].
-fn tolerate_unknown_enums() -> Result<(), Box<dyn Error>> {
+/// Routes fields that pbjson does not read as we need it through modules of our own.
+///
+/// The protobuf JSON mapping asks parsers that ignore unknown fields to drop unknown enum names and to keep unknown
+/// enum numbers. pbjson rejects both: the enums that clients send are read by `crate::proto::json_enum`. Input comes
+/// in megabytes: it is decoded by `crate::proto::json_bytes`. (Output is never read.)
+fn adapt_json() -> Result<(), Box<dyn Error>> {
     let path = PathBuf::from(env::var("OUT_DIR")?).join("process.serde.rs");
     let mut generated = fs::read_to_string(&path)?;
     for (name, fields) in [("Signal", 1), ("SignalScope", 2)] {
         let strict = format!("map_.next_value::<{name}>()? as i32");
         let tolerant = format!("map_.next_value::<crate::proto::json_enum::Open<{name}>>()?.number()");
         if generated.matches(&strict).count() != fields {
-            return Err("pbjson changed how it reads enum fields: adapt tolerate_unknown_enums".into());
+            return Err("pbjson changed how it reads enum fields: adapt adapt_json".into());
         }
         generated = generated.replace(&strict, &tolerant);
+    }
+    for field in ["process_input::Input::Stdin", "process_input::Input::Pty"] {
+        let slow = format!("::pbjson::private::BytesDeserialize<_>>>()?.map(|x| {field}(x.0))");
+        let quick = format!("crate::proto::json_bytes::Base64>>()?.map(|x| {field}(x.0))");
+        if generated.matches(&slow).count() != 1 {
+            return Err("pbjson changed how it reads bytes fields: adapt adapt_json".into());
+        }
+        generated = generated.replace(&slow, &quick);
     }
     fs::write(&path, generated)?;
     Ok(())

@@ -1,5 +1,6 @@
 //! Messages and service traits generated from `proto/` at build time.
 
+pub mod json_bytes;
 pub mod json_enum;
 pub mod timestamp;
 

@@ -1,9 +1,10 @@
 //! Messages to bytes and back.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{content_type::Codec, error::ProtocolError, json};
+use crate::system::buffers::Buffer;
 
 /// A message that can be read from both codecs. Implemented for every prost message with serde.
 pub trait Decodable: prost::Message + Default + DeserializeOwned + 'static {}
@@ -18,11 +19,11 @@ impl<M: prost::Message + Serialize + 'static> Encodable for M {}
 ///
 /// # Errors
 /// The text says why the message has no JSON form; the client gets it as `internal`, `marshal message: …`.
-pub type WriteJson<M> = fn(&M, &mut BytesMut) -> Result<(), String>;
+pub type WriteJson<M> = fn(&M, &mut Buffer) -> Result<(), String>;
 
 /// [`WriteJson`] through serde.
-pub(super) fn write_json<M: Serialize>(message: &M, out: &mut BytesMut) -> Result<(), String> {
-    serde_json::to_writer(out.writer(), message).map_err(|error| error.to_string())
+pub(super) fn write_json<M: Serialize>(message: &M, out: &mut Buffer) -> Result<(), String> {
+    serde_json::to_writer(out, message).map_err(|error| error.to_string())
 }
 
 /// Reads a message.
@@ -38,10 +39,12 @@ pub(super) fn encode<M: Encodable>(
     codec: Codec,
     message: &M,
     write_json: WriteJson<M>,
-    out: &mut BytesMut,
+    out: &mut Buffer,
 ) -> Result<(), ProtocolError> {
     match codec {
         Codec::Json => write_json(message, out).map_err(ProtocolError::Marshal),
-        Codec::Proto => message.encode(out).map_err(|error| ProtocolError::Marshal(error.to_string())),
+        Codec::Proto => message
+            .encode(&mut out.extend(message.encoded_len()))
+            .map_err(|error| ProtocolError::Marshal(error.to_string())),
     }
 }

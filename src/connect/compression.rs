@@ -2,10 +2,11 @@
 
 use std::io::{self, Read};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, FlushCompress, Status, read::MultiGzDecoder};
 
 use super::error::ProtocolError;
+use crate::system::buffers::Buffer;
 
 /// The name of the one compression besides none.
 pub(super) const GZIP: &str = "gzip";
@@ -57,8 +58,8 @@ impl Gzip {
     }
 
     /// Appends `plain` to `out` as one gzip member.
-    pub(super) fn compress(&mut self, plain: &[u8], out: &mut BytesMut) -> io::Result<()> {
-        out.put_slice(&GZIP_HEAD);
+    pub(super) fn compress(&mut self, plain: &[u8], out: &mut Buffer) -> io::Result<()> {
+        out.put(&GZIP_HEAD);
         self.deflate.reset();
         let mut chunk = [0; CHUNK_BYTES];
         loop {
@@ -67,7 +68,7 @@ impl Gzip {
             let rest = plain.get(consumed..).unwrap_or_default();
             let status = self.deflate.compress(rest, &mut chunk, FlushCompress::Finish)?;
             let produced = usize::try_from(self.deflate.total_out() - before).unwrap_or(0);
-            out.put_slice(chunk.get(..produced).unwrap_or_default());
+            out.put(chunk.get(..produced).unwrap_or_default());
             match status {
                 Status::StreamEnd => break,
                 Status::BufError if produced == 0 => return Err(io::Error::other("deflate makes no progress")),
@@ -76,8 +77,8 @@ impl Gzip {
         }
         let mut crc = Crc::new();
         crc.update(plain);
-        out.put_u32_le(crc.sum());
-        out.put_u32_le(crc.amount());
+        out.put(&crc.sum().to_le_bytes());
+        out.put(&crc.amount().to_le_bytes());
         Ok(())
     }
 }
@@ -103,25 +104,25 @@ mod tests {
         let mut gzip = Gzip::new();
         let large: Vec<u8> = (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         for plain in [&b""[..], b"{}", b"hello hello hello", &large, b"x"] {
-            let mut packed = BytesMut::new();
+            let mut packed = Buffer::new();
             gzip.compress(plain, &mut packed).unwrap();
-            assert_eq!(gunzip(&packed, large.len()).unwrap(), plain);
+            assert_eq!(gunzip(packed.filled(), large.len()).unwrap(), plain);
         }
     }
 
     #[test]
     fn a_bomb_is_stopped_at_the_limit() {
-        let mut packed = BytesMut::new();
+        let mut packed = Buffer::new();
         Gzip::new().compress(&vec![0; 1_000_001], &mut packed).unwrap();
-        assert!(matches!(gunzip(&packed, 1_000_000), Err(ProtocolError::TooLarge { max_bytes: 1_000_000 })));
-        assert_eq!(gunzip(&packed, 1_000_001).unwrap().len(), 1_000_001);
+        assert!(matches!(gunzip(packed.filled(), 1_000_000), Err(ProtocolError::TooLarge { max_bytes: 1_000_000 })));
+        assert_eq!(gunzip(packed.filled(), 1_000_001).unwrap().len(), 1_000_001);
     }
 
     #[test]
     fn broken_gzip_is_an_error() {
-        let mut packed = BytesMut::new();
+        let mut packed = Buffer::new();
         Gzip::new().compress(b"payload", &mut packed).unwrap();
-        for broken in [&b"not gzip"[..], &packed[..packed.len() - 3], &[]] {
+        for broken in [&b"not gzip"[..], &packed.filled()[..packed.len() - 3], &[]] {
             assert!(matches!(gunzip(broken, 100), Err(ProtocolError::Decompress(_))), "{broken:?}");
         }
     }

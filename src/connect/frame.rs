@@ -6,21 +6,25 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body as _;
 
 use super::{
     compression::{Encoding, Gzip, gunzip},
     error::ProtocolError,
 };
-use crate::Body;
+use crate::{
+    Body,
+    system::buffers::{Buffer, Lease, Pool},
+};
 
 /// Bytes in front of every payload.
 pub(super) const HEAD_BYTES: usize = 5;
 const COMPRESSED: u8 = 0x01;
 const END_STREAM: u8 = 0x02;
-/// Buffers above this size are given back after the message that needed them.
-const KEEP_BYTES: usize = 64 * 1024;
+
+/// Enough for the largest message with output, 64 KiB as base64. A few wait for their connections at a time.
+pub(super) static FRAMES: Pool = Pool::new(96 * 1024, 16);
 
 /// Reads the messages of a request body: unpacked, at most `max_bytes` each. Memory grows with what arrives,
 /// never with what a length promises.
@@ -128,31 +132,30 @@ enum Parsed {
     Incomplete,
 }
 
-/// Writes the frames of a response body. The buffers serve all messages of a stream.
+/// Writes the frames of a response body. Between messages it holds no buffer.
 pub(super) struct FrameWriter {
     gzip: Option<Gzip>,
-    frame: BytesMut,
-    plain: BytesMut,
+    frames: Lease,
 }
 
 impl FrameWriter {
     pub(super) fn new(encoding: Encoding) -> Self {
         let gzip = (encoding == Encoding::Gzip).then(Gzip::new);
-        Self { gzip, frame: BytesMut::new(), plain: BytesMut::new() }
+        Self { gzip, frames: FRAMES.lease() }
     }
 
     /// One message, written by `write`.
     pub(super) fn message(
         &mut self,
-        write: impl FnOnce(&mut BytesMut) -> Result<(), ProtocolError>,
+        write: impl FnOnce(&mut Buffer) -> Result<(), ProtocolError>,
     ) -> Result<Bytes, ProtocolError> {
         self.write(0, write)
     }
 
     /// The frame that ends a stream.
     pub(super) fn end(&mut self, json: &[u8]) -> Bytes {
-        let put = |out: &mut BytesMut| {
-            out.put_slice(json);
+        let put = |out: &mut Buffer| {
+            out.put(json);
             Ok(())
         };
         self.write(END_STREAM, put).unwrap_or_else(|_| Bytes::from_static(b"\x02\0\0\0\x02{}"))
@@ -161,38 +164,30 @@ impl FrameWriter {
     fn write(
         &mut self,
         flags: u8,
-        write: impl FnOnce(&mut BytesMut) -> Result<(), ProtocolError>,
+        write: impl FnOnce(&mut Buffer) -> Result<(), ProtocolError>,
     ) -> Result<Bytes, ProtocolError> {
-        self.frame.clear();
-        self.frame.put_bytes(0, HEAD_BYTES);
+        let mut frame = self.frames.take();
+        frame.put(&[0; HEAD_BYTES]);
         let flags = match &mut self.gzip {
             None => {
-                write(&mut self.frame)?;
+                write(&mut frame)?;
                 flags
             }
             Some(gzip) => {
-                self.plain.clear();
-                write(&mut self.plain)?;
-                gzip.compress(&self.plain, &mut self.frame)
-                    .map_err(|error| ProtocolError::Marshal(error.to_string()))?;
+                let mut plain = self.frames.take();
+                write(&mut plain)?;
+                gzip.compress(plain.filled(), &mut frame).map_err(|error| ProtocolError::Marshal(error.to_string()))?;
                 flags | COMPRESSED
             }
         };
-        let length = self.frame.len() - HEAD_BYTES;
+        let length = frame.len() - HEAD_BYTES;
         let length = u32::try_from(length)
             .map_err(|_| ProtocolError::Marshal(format!("{length} bytes do not fit into an envelope")))?;
         let [a, b, c, d] = length.to_be_bytes();
-        if let Some(head) = self.frame.first_chunk_mut() {
+        if let Some(head) = frame.filled_mut().first_chunk_mut() {
             *head = [flags, a, b, c, d];
         }
-        let frame = self.frame.split().freeze();
-        if frame.len() > KEEP_BYTES {
-            self.frame = BytesMut::new();
-        }
-        if self.plain.capacity() > KEEP_BYTES {
-            self.plain = BytesMut::new();
-        }
-        Ok(frame)
+        Ok(frame.freeze())
     }
 }
 
@@ -201,6 +196,7 @@ impl FrameWriter {
 mod tests {
     use std::convert::Infallible;
 
+    use bytes::BufMut as _;
     use futures_util::stream;
     use http_body::Frame;
     use http_body_util::StreamBody;
@@ -228,8 +224,8 @@ mod tests {
         let mut packed = FrameWriter::new(Encoding::Gzip);
         let mut wire = BytesMut::new();
         for text in ["one", "", "three"] {
-            let put = |out: &mut BytesMut| {
-                out.put_slice(text.as_bytes());
+            let put = |out: &mut Buffer| {
+                out.put(text.as_bytes());
                 Ok(())
             };
             wire.put(plain.message(put).unwrap());

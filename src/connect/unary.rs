@@ -2,11 +2,12 @@
 
 use std::{future::Future, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, Response,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE},
 };
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use tonic::Status;
 
@@ -18,9 +19,10 @@ use super::{
     content_type::Codec,
     error::ProtocolError,
     error_wire::{GZIP_VALUE, append, metadata_headers, unary_error},
+    frame::FRAMES,
     timeout::before,
 };
-use crate::Body;
+use crate::{Body, system::buffers::Buffer};
 
 /// Answers one call.
 pub(super) async fn serve<Req, Resp, F, Fut>(call: Call, handler: Arc<F>, write_json: WriteJson<Resp>) -> Response<Body>
@@ -82,27 +84,23 @@ where
     handler(tonic::Request::from_parts(metadata, extensions, message)).await
 }
 
-/// The whole body. A body of one chunk, the usual case, is not copied.
+/// The whole body. A body of one chunk, the usual case, is not copied. What arrives in several is put together in a
+/// buffer that is used again, and each chunk is let go at once, so that its memory serves for the next.
 async fn read(mut body: Body, max_bytes: usize) -> Result<Bytes, Status> {
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    let mut whole: Option<Buffer> = None;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| ProtocolError::Canceled)?.into_data() else {
             continue;
         };
-        if first.len() + rest.len() + data.len() > max_bytes {
+        if whole.as_ref().map_or(0, Buffer::len) + data.len() > max_bytes {
             return Err(ProtocolError::TooLarge { max_bytes }.into());
         }
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            if rest.is_empty() {
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&data);
+        if whole.is_none() && body.is_end_stream() {
+            return Ok(data);
         }
+        whole.get_or_insert_with(|| FRAMES.take()).put(&data);
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(whole.map_or_else(Bytes::new, Buffer::freeze))
 }
 
 fn write<M: Encodable>(
@@ -111,13 +109,13 @@ fn write<M: Encodable>(
     message: &M,
     write_json: WriteJson<M>,
 ) -> Result<Bytes, ProtocolError> {
-    let mut plain = BytesMut::new();
+    let mut plain = Buffer::new();
     encode(codec, message, write_json, &mut plain)?;
     if encoding == Encoding::Identity {
         return Ok(plain.freeze());
     }
-    let mut packed = BytesMut::new();
-    Gzip::new().compress(&plain, &mut packed).map_err(|error| ProtocolError::Marshal(error.to_string()))?;
+    let mut packed = Buffer::new();
+    Gzip::new().compress(plain.filled(), &mut packed).map_err(|error| ProtocolError::Marshal(error.to_string()))?;
     Ok(packed.freeze())
 }
 

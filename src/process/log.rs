@@ -37,13 +37,16 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::proto::process::process_event::{EndEvent, data_event::Output};
+use crate::{
+    proto::process::process_event::{EndEvent, data_event::Output},
+    system::buffers::CHUNK_BYTES,
+};
 
 /// What a chunk costs besides its data: bookkeeping and the allocation.
 pub(super) const CHUNK_COST_BYTES: usize = 128;
 
 /// The largest chunk that is ever appended, in bytes.
-pub(super) const CHUNK_LIMIT_BYTES: usize = 32 * 1024;
+pub(super) const CHUNK_LIMIT_BYTES: usize = CHUNK_BYTES;
 
 /// What a subscriber has to take in each tick while others wait for it. With ticks of 50 ms this is 320 KiB a second:
 /// nobody calls that fast, and it comes to more than what trickles out of a client that is stuck.

@@ -1,12 +1,23 @@
 //! The reading side: a pipe or a terminal, read by readiness, one chunk for each read.
 
-use std::{io, mem::MaybeUninit, os::fd::OwnedFd, sync::Arc};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use bytes::Bytes;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{log::CHUNK_LIMIT_BYTES, output::OutputLog};
-use crate::{proto::process::process_event::data_event::Output, sys};
+use super::output::OutputLog;
+use crate::{
+    proto::process::process_event::data_event::Output,
+    sys,
+    system::buffers::{CHUNK_BYTES, CHUNKS, Lease},
+};
+
+/// The most that one read of a terminal asks for, in bytes; the kernel gives less.
+const TERMINAL_READ_BYTES: usize = 16 * 1024;
+
+/// A pipe holds 64 KiB at first (pipe(7)). One that was found full grows to this, once, so that its writer goes on
+/// while we carry on what it wrote.
+const BUSY_PIPE_BYTES: usize = 256 * 1024;
 
 /// Which stream of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +42,8 @@ impl Channel {
     /// How much one read may return, in bytes.
     fn read_limit(self) -> usize {
         match self {
-            Self::Stdout | Self::Stderr => CHUNK_LIMIT_BYTES,
-            Self::Terminal => CHUNK_LIMIT_BYTES / 2,
+            Self::Stdout | Self::Stderr => CHUNK_BYTES,
+            Self::Terminal => TERMINAL_READ_BYTES,
         }
     }
 }
@@ -42,6 +53,7 @@ impl Channel {
 pub(super) struct Source {
     channel: Channel,
     fd: Arc<AsyncFd<OwnedFd>>,
+    buffers: Lease,
 }
 
 /// What one attempt to read found.
@@ -54,22 +66,34 @@ enum Read {
 impl Source {
     /// Reads the given non-blocking descriptor.
     pub(super) fn new(channel: Channel, fd: Arc<AsyncFd<OwnedFd>>) -> Self {
-        Self { channel, fd }
+        Self { channel, fd, buffers: CHUNKS.lease() }
     }
 
     /// Moves everything into the log until end of file, at the pace that the log allows. May be dropped at any
     /// time: what was read is in the log.
     pub(super) async fn pump(&self, log: &OutputLog) {
+        let pipe = self.channel != Channel::Terminal;
+        let mut grown = false;
         loop {
             log.room().await;
             let Ok(mut ready) = self.fd.ready(Interest::READABLE).await else { return };
             match self.read() {
                 Read::Data(data) => {
                     // A pipe that gave less than it was asked for is empty: the next write is a new edge.
-                    if self.channel != Channel::Terminal && data.len() < self.channel.read_limit() {
-                        ready.clear_ready();
-                    }
+                    let emptied = pipe && data.len() < self.channel.read_limit();
                     log.append(self.channel.output(data));
+                    if emptied {
+                        ready.clear_ready();
+                        continue;
+                    }
+                    if pipe && !grown {
+                        grown = true;
+                        // Refused where the user's pipes hold too much already: then it stays as it is.
+                        let _ = rustix::pipe::fcntl_setpipe_size(&*self.fd, BUSY_PIPE_BYTES);
+                    }
+                    // There is more, but whoever sends this piece sends it at least cost now: while it is in the
+                    // processor's cache, and before more buffers are needed.
+                    tokio::task::yield_now().await;
                 }
                 Read::Nothing => ready.clear_ready(),
                 Read::EndOfFile => return,
@@ -93,14 +117,15 @@ impl Source {
     }
 
     fn read(&self) -> Read {
-        // On the stack, so that an idle process holds no buffer, and copied, so that a chunk holds what it has.
-        let mut buffer = [const { MaybeUninit::<u8>::uninit() }; CHUNK_LIMIT_BYTES];
-        let limit = self.channel.read_limit();
+        let mut buffer = self.buffers.take();
         loop {
-            let (buffer, _) = buffer.split_at_mut(limit);
-            return match rustix::io::read(&*self.fd, buffer) {
-                Ok(([], _)) => Read::EndOfFile,
-                Ok((data, _)) => Read::Data(Bytes::copy_from_slice(data)),
+            buffer.truncate(0);
+            return match rustix::io::read(&*self.fd, buffer.extend(self.channel.read_limit())) {
+                Ok(0) => Read::EndOfFile,
+                Ok(count) => {
+                    buffer.truncate(count);
+                    Read::Data(buffer.freeze())
+                }
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(rustix::io::Errno::AGAIN) => Read::Nothing,
                 // A terminal without a process behind it answers EIO, which is its end of file.

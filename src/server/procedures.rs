@@ -1,6 +1,5 @@
 //! All remote procedures: each service once, in three protocols.
 
-use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, Request, Response};
 use serde::Serialize;
 use tonic::{Status, codec::CompressionEncoding::Gzip};
@@ -21,6 +20,7 @@ use crate::{
             process_server::{self, Process, ProcessServer},
         },
     },
+    system::buffers::Buffer,
 };
 
 /// The services of the agent port; cheap to clone.
@@ -102,14 +102,14 @@ impl handler::Procedures for Procedures {
 }
 
 /// Output goes the short way, everything else through serde.
-fn write_start(message: &StartResponse, out: &mut BytesMut) -> Result<(), String> {
+fn write_start(message: &StartResponse, out: &mut Buffer) -> Result<(), String> {
     if encode_start_data(message, out) { Ok(()) } else { write_json(message, out) }
 }
 
-fn write_connect(message: &ConnectResponse, out: &mut BytesMut) -> Result<(), String> {
+fn write_connect(message: &ConnectResponse, out: &mut Buffer) -> Result<(), String> {
     if encode_connect_data(message, out) { Ok(()) } else { write_json(message, out) }
 }
 
-fn write_json(message: &impl Serialize, out: &mut BytesMut) -> Result<(), String> {
-    serde_json::to_writer(out.writer(), message).map_err(|error| error.to_string())
+fn write_json(message: &impl Serialize, out: &mut Buffer) -> Result<(), String> {
+    serde_json::to_writer(out, message).map_err(|error| error.to_string())
 }

@@ -1,6 +1,7 @@
-//! The machine around us: who its users are, what their paths mean, what the platform has set, its clock and its
-//! figures.
+//! The machine around us: who its users are, what their paths mean, what the platform has set, its clock, its buffers
+//! and its figures.
 
+pub mod buffers;
 pub mod caller;
 pub mod cgroup;
 pub mod clock;

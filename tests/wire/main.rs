@@ -13,6 +13,7 @@ mod agent;
 mod code_port;
 mod downloads;
 mod edges;
+mod extended_endings;
 mod extremes;
 mod feeding;
 mod filesystem;
