@@ -116,3 +116,23 @@ async fn a_program_that_cannot_be_executed_tells_why_in_the_end() {
     let end = agent.start(request).await.unwrap().all().await.end.unwrap();
     assert_eq!((end.exit_code, end.details.unwrap().spawn_failure), (127, None));
 }
+
+#[tokio::test]
+async fn a_user_who_may_have_no_more_processes_is_told_as_root() {
+    require_root();
+    let agent = Agent::new();
+    // The kernel counts those that the user has already.
+    let mut other = agent.start_as(with_cwd(command("/bin/sleep", &["1000"]), "/"), "nobody").await.unwrap();
+    let pid = other.started().await;
+    let request = with_limits(with_cwd(command("/bin/true", &[]), "/"), vec![limit("nproc", Some(0), None)]);
+    let error = agent.start_as(request, "nobody").await.err().unwrap();
+    let cause = "exec: resource temporarily unavailable";
+    // Not resource_exhausted, which SDKs present as a rate limit.
+    let message = format!("error starting process '/bin/true': {cause}");
+    assert_eq!((error.code(), error.message()), (Code::Internal, message.as_str()));
+    assert_eq!(spawn_failure(&error), failure("exec", "EAGAIN", cause));
+    let request = with_cwd(command("/bin/true", &[]), "/");
+    assert_eq!(agent.start_as(request, "nobody").await.unwrap().all().await.exit_code(), 0, "the next one starts");
+    agent.signal(pid, 9).await.unwrap();
+    assert_eq!(other.all().await.status(), "signal: killed");
+}
