@@ -20,6 +20,8 @@ mod endings;
 mod faults;
 #[path = "process/gate.rs"]
 mod gate;
+#[path = "process/groups.rs"]
+mod groups;
 #[path = "process/input.rs"]
 mod input;
 #[path = "process/kernels.rs"]
@@ -30,6 +32,8 @@ mod limits;
 mod output;
 #[path = "process/replay.rs"]
 mod replay;
+#[path = "process/resources.rs"]
+mod resources;
 #[path = "process/signals.rs"]
 mod signals;
 #[path = "process/spawning.rs"]

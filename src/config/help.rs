@@ -41,8 +41,8 @@ What to log, on standard error:
 What platforms pass:
   -port NUMBER         the same as --listen tcp://[::]:NUMBER
   -isnotfc             not in a Firecracker microVM: E2B_SANDBOX=false, the clock is left alone
-  -no-cgroups          accepted for compatibility, no effect: control groups are not used yet
-  -cgroup-root DIR     accepted for compatibility, no effect: control groups are not used yet
+  -no-cgroups          no control groups for processes, also where a request asks for one
+  -cgroup-root DIR     where cgroup2 is mounted; groups are made when asked for [/sys/fs/cgroup]
 
 About:
   --help               this page

@@ -18,7 +18,7 @@ pub use self::{
     address::{Address, AddressError},
     log::{Format, LogError, Logging, STARTUP_TARGET},
 };
-use crate::system::settings::Environment;
+use crate::system::{cgroup::DEFAULT_ROOT, settings::Environment};
 
 /// The level of the sandbox agent interface that this agent serves, as platforms compare it.
 pub const INTERFACE_VERSION: &str = "0.6.13";
@@ -58,6 +58,8 @@ pub struct Config {
     pub kernel_dirs: Vec<PathBuf>,
     /// What is logged, and how.
     pub logging: Logging,
+    /// Below which directory control groups are made; `None`: they are switched off.
+    pub cgroup_root: Option<PathBuf>,
     /// Whether the agent runs elsewhere than in a Firecracker microVM, so that the clock and the metadata
     /// service are somebody else's.
     pub is_not_fc: bool,
@@ -73,6 +75,7 @@ impl Default for Config {
             environment: Environment::new(),
             kernel_dirs: KERNEL_DIRS.map(PathBuf::from).into(),
             logging: Logging::default(),
+            cgroup_root: Some(DEFAULT_ROOT.into()),
             is_not_fc: false,
         }
     }
@@ -139,6 +142,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
     let mut config = Config::default();
     let (mut agent, mut code, mut kernels) = (Vec::new(), Vec::new(), Vec::new());
     let (mut help, mut version, mut commit, mut verbose, mut log) = (false, false, false, false, None);
+    let (mut cgroup_root, mut no_cgroups) = (PathBuf::from(DEFAULT_ROOT), false);
     let mut first = true;
     while let Some(argument) = arguments.next() {
         let flag = match argument {
@@ -176,9 +180,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
                 let value = arguments.filled(flag, "log", "LEVEL[,json], such as debug,json")?;
                 log = Some(value);
             }
-            // Accepted so that the platform's command line works; nothing here depends on control groups yet.
-            "cgroup-root" => drop(arguments.filled(flag, "cgroup-root", "DIR, such as /sys/fs/cgroup")?),
-            "no-cgroups" => drop(flag.switch("no-cgroups")?),
+            "cgroup-root" => cgroup_root = arguments.filled(flag, "cgroup-root", "DIR, such as /sys/fs/cgroup")?.into(),
+            "no-cgroups" => no_cgroups = flag.switch("no-cgroups")?,
             "isnotfc" => config.is_not_fc = flag.switch("isnotfc")?,
             "verbose" => verbose = flag.switch("verbose")?,
             "version" => version = flag.switch("version")?,
@@ -205,6 +208,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
             *default = given;
         }
     }
+    config.cgroup_root = (!no_cgroups).then_some(cgroup_root);
     if !kernels.is_empty() {
         config.kernel_dirs = kernels;
     }

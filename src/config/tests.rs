@@ -73,6 +73,9 @@ fn repeated_options_add_up_and_replace_the_default() {
 fn the_platforms_command_line_is_accepted() {
     let config = config(&["-port", "49983", "-isnotfc", "-no-cgroups", "-cgroup-root", "/x", "-verbose=false"]);
     assert!(config.is_not_fc);
+    assert_eq!(config.cgroup_root, None);
+    assert_eq!(self::config(&["-cgroup-root", "/x"]).cgroup_root.as_deref(), Some("/x".as_ref()));
+    assert_eq!(self::config(&["-no-cgroups=false"]).cgroup_root.as_deref(), Some("/sys/fs/cgroup".as_ref()));
     assert!(!self::config(&["-isnotfc=false"]).is_not_fc);
 }
 

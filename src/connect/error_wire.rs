@@ -13,6 +13,7 @@ use tonic::{Code, Status, metadata::MetadataMap};
 use super::{
     call::{ACCEPT_STREAM_ENCODING, STREAM_ENCODING, header_text, stream_headers},
     compression::{Encodings, GZIP, negotiate},
+    detail::RichStatus,
     frame::FrameWriter,
 };
 use crate::Body;
@@ -38,22 +39,6 @@ fn code_of(code: Code) -> (&'static str, StatusCode) {
         Code::DataLoss => ("data_loss", StatusCode::INTERNAL_SERVER_ERROR),
         Code::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED),
     }
-}
-
-/// `google.rpc.Status`, as far as it concerns us: what `Status::details` holds.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RichStatus {
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
 }
 
 #[derive(Serialize)]
@@ -204,7 +189,7 @@ pub(super) const GZIP_VALUE: HeaderValue = HeaderValue::from_static(GZIP);
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed expectation is the test's failure")]
 mod tests {
-    use super::*;
+    use super::{super::detail::Any, *};
 
     #[test]
     fn details_and_metadata_are_written() {
@@ -213,6 +198,7 @@ mod tests {
                 type_url: "type.googleapis.com/a.B".to_owned(),
                 value: Bytes::from_static(b"\x0a\x01x\xff"),
             }],
+            ..RichStatus::default()
         };
         let mut status = Status::with_details(Code::Aborted, "no <way>", rich.encode_to_vec().into());
         status.metadata_mut().insert("x-reason", "because".parse().unwrap());

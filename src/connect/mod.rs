@@ -28,6 +28,7 @@ mod call;
 mod codec;
 mod compression;
 mod content_type;
+mod detail;
 mod error;
 mod error_wire;
 mod frame;
@@ -42,6 +43,7 @@ mod unary;
 
 pub use self::{
     codec::{Decodable, Encodable, WriteJson},
+    detail::with_detail,
     error::ProtocolError,
     error_wire::{RequestHead, error_response},
     methods::Methods,

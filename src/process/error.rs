@@ -4,9 +4,10 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::spawn::SpawnError;
+use super::{resources::LimitError, spawn::SpawnError};
 use crate::system::{
     caller::CallerError,
+    cgroup::ControlGroupError,
     path::{PathError, errno_text},
 };
 
@@ -22,6 +23,12 @@ pub enum ProcessError {
     /// The working directory does not exist.
     #[error("cwd '{}' does not exist", .0.display())]
     NoWorkingDirectory(PathBuf),
+    /// A resource limit makes no sense.
+    #[error(transparent)]
+    ResourceLimit(#[from] LimitError),
+    /// The process cannot have a control group, or not with these limits.
+    #[error("control_group: {0}")]
+    ControlGroup(#[from] ControlGroupError),
     /// A command did not start.
     #[error("error starting process '{command}': {source}")]
     Start {

@@ -51,6 +51,8 @@ impl KernelSpawner {
             user: &user,
             stdio: [null.as_fd(), log.as_fd(), log.as_fd()],
             leads: Leads::Session,
+            limits: &[],
+            control_group: None,
             must_exist: true,
         };
         spawn(&program, &self.processes.inner.reaper).map_err(|error| {

@@ -1,8 +1,9 @@
 //! Commands and terminals.
 //!
 //! * [`service`](ProcessService): the methods that clients call.
-//! * `start`: from a request to a listed process. `environment`: what it sees.
-//! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]).
+//! * `start`: from a request to a listed process. `environment`: what it sees. `resources`: how much it may take.
+//! * `spawn`: the one place that starts programs, also the kernels of code cells ([`KernelSpawner`]). `failure`: why it
+//!   did not.
 //! * `reap`: the one place that waits for them. `status`, `usage`, `details`: how an end is told, and what it has cost.
 //! * `signals`, `tree`: whom a signal reaches. `limit`: how long a process may run. `procfs`: what proc(5) says.
 //! * `running`: the life of one process. `table`: all of them, by pid and tag.
@@ -16,6 +17,7 @@
 mod details;
 mod environment;
 mod error;
+mod failure;
 mod input;
 mod json;
 mod kernel;
@@ -25,6 +27,7 @@ mod output;
 mod procfs;
 mod pty;
 mod reap;
+mod resources;
 mod running;
 mod service;
 mod signals;
@@ -42,12 +45,13 @@ use std::{fmt, io, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use self::{input::Waiting, output::Memory, reap::Reaper, table::Table};
-use crate::system::{identity::Identity, settings::Settings};
+use crate::system::{cgroup::ControlGroups, identity::Identity, settings::Settings};
 
 pub use self::{
     error::ProcessError,
     json::{encode_connect_data, encode_start_data},
     kernel::KernelSpawner,
+    resources::LimitError,
     service::ProcessService,
     spawn::SpawnError,
     status::ExitStatus,
@@ -65,16 +69,29 @@ struct Inner {
     reaper: Reaper,
     table: Table,
     memory: Memory,
+    control_groups: ControlGroups,
     waiting_input: Waiting,
     shutdown: CancellationToken,
 }
 
 impl Processes {
-    /// No processes yet. Needs a tokio runtime, where the reaper runs.
+    /// No processes yet, and control groups where they usually are. Needs a tokio runtime, where the reaper runs.
     ///
     /// # Errors
     /// When the reaper cannot listen for ended children.
     pub fn start(identity: Identity, settings: Settings) -> io::Result<Self> {
+        Self::with_control_groups(identity, settings, ControlGroups::default())
+    }
+
+    /// As [`Processes::start`], with control groups elsewhere or not at all.
+    ///
+    /// # Errors
+    /// As [`Processes::start`].
+    pub fn with_control_groups(
+        identity: Identity,
+        settings: Settings,
+        control_groups: ControlGroups,
+    ) -> io::Result<Self> {
         let memory = Memory::default();
         let inner = Inner {
             identity,
@@ -82,6 +99,7 @@ impl Processes {
             reaper: Reaper::start()?,
             table: Table::new(memory.clone()),
             memory,
+            control_groups,
             waiting_input: Waiting::default(),
             shutdown: CancellationToken::new(),
         };

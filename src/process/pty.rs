@@ -43,7 +43,8 @@ pub(super) struct Pair {
 /// # Errors
 /// When there are no more terminals or descriptors, or devpts is not mounted.
 pub(super) fn open(size: Option<pty::Size>, user: &User, group: Option<u32>) -> io::Result<Pair> {
-    let pair = native_pty_system().openpty(pty_size(size)).map_err(io::Error::other)?;
+    // The library tells the system's answer as text only; as a number it is still the thread's last one.
+    let pair = native_pty_system().openpty(pty_size(size)).map_err(|_text| io::Error::last_os_error())?;
     let missing = || io::Error::other("the terminal has no device");
     let path = pair.master.tty_name().ok_or_else(missing)?;
     let master = duplicate(pair.master.as_raw_fd().ok_or_else(missing)?)?;

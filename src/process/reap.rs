@@ -32,7 +32,7 @@ use super::{
     tree,
     usage::Usage,
 };
-use crate::sys;
+use crate::{proto::process::SpawnFailure, sys, system::cgroup::ControlGroup};
 
 /// Owner of all statuses; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +58,16 @@ pub(super) struct Child {
     /// When it was reaped, or the moment before.
     reaped: OnceLock<Ticks>,
     status: watch::Sender<Option<Ended>>,
+    extras: Extras,
+}
+
+/// What only some children have.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    /// Why the program was not executed; the child only tells it.
+    pub(super) spawn_failure: Option<Box<SpawnFailure>>,
+    /// A group of its own.
+    pub(super) control_group: Option<Arc<ControlGroup>>,
 }
 
 /// A start in progress.
@@ -95,8 +105,8 @@ impl Reaper {
     }
 
     /// Takes over a child. Needs a tokio runtime.
-    pub(super) fn adopt(&self, pid: u32, pidfd: OwnedFd) -> Arc<Child> {
-        let child = Arc::new(Child::new(pid, pidfd));
+    pub(super) fn adopt(&self, pid: u32, pidfd: OwnedFd, extras: Extras) -> Arc<Child> {
+        let child = Arc::new(Child::new(pid, pidfd, extras));
         self.lock().children.insert(pid, child.clone());
         let (reaper, watched) = (self.clone(), child.clone());
         tokio::spawn(async move {
@@ -195,14 +205,24 @@ impl Drop for Starting {
 }
 
 impl Child {
-    pub(super) fn new(pid: u32, pidfd: OwnedFd) -> Self {
+    pub(super) fn new(pid: u32, pidfd: OwnedFd, extras: Extras) -> Self {
         let pidfd = Mutex::new(Some(Arc::new(pidfd)));
-        Self { pid, pidfd, reaped: OnceLock::new(), status: watch::Sender::new(None) }
+        Self { pid, pidfd, reaped: OnceLock::new(), status: watch::Sender::new(None), extras }
     }
 
     /// Process id; belongs to somebody else once the child is reaped.
     pub(super) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Why the program was not executed, for a child that ends with 126 or 127 because of it.
+    pub(super) fn spawn_failure(&self) -> Option<&SpawnFailure> {
+        self.extras.spawn_failure.as_deref()
+    }
+
+    /// Its control group, which everything it has started belongs to.
+    pub(super) fn control_group(&self) -> Option<&Arc<ControlGroup>> {
+        self.extras.control_group.as_ref()
     }
 
     /// The status, as soon as it is known.
@@ -218,7 +238,7 @@ impl Child {
             // The sender lives as long as the child that we hold.
             Err(_closed) => None,
         };
-        ended.unwrap_or(Ended { status: ExitStatus::Lost, usage: Usage::default(), at: SystemTime::now() })
+        ended.unwrap_or_else(|| Ended { status: ExitStatus::Lost, usage: Usage::default(), at: SystemTime::now() })
     }
 
     /// The same without waiting.
@@ -331,7 +351,7 @@ mod tests {
         for _ in 0..200 {
             let started = Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
             let pidfd = pidfd_open(Pid::from_child(&started), PidfdFlags::empty()).unwrap();
-            let child = Child::new(started.id(), pidfd);
+            let child = Child::new(started.id(), pidfd, Extras::default());
             child.block_until_ended();
             let together = Barrier::new(2);
             let collect = || {

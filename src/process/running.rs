@@ -28,7 +28,10 @@ use super::{
     status::Ended,
     table::Table,
 };
-use crate::proto::process::{ProcessConfig, ProcessInfo, process_event::EndEvent, process_input, pty};
+use crate::{
+    proto::process::{ProcessConfig, ProcessInfo, SpawnFailure, process_event::EndEvent, process_input, pty},
+    system::cgroup::ControlGroup,
+};
 
 /// How long an answer to SIGKILL waits for the process to be gone. One that the kernel cannot interrupt, such as in a
 /// read from a server that is silent, goes later.
@@ -154,6 +157,16 @@ impl Process {
         self.child.is_reaped()
     }
 
+    /// Why its program was not executed.
+    pub(super) fn spawn_failure(&self) -> Option<&SpawnFailure> {
+        self.child.spawn_failure()
+    }
+
+    /// The control group that it was started in.
+    pub(super) fn control_group(&self) -> Option<&Arc<ControlGroup>> {
+        self.child.control_group()
+    }
+
     /// Whether its number may have been somebody else's before this call.
     pub(super) fn was_reaped(&self) -> bool {
         self.child.reaped_at().is_some()
@@ -188,6 +201,10 @@ pub(super) async fn follow(process: Arc<Process>, sources: Vec<Source>, limit: O
     tracing::debug!(pid = process.pid(), status = %ended.status, exceeded, "process ended");
     let end = end_event(&process, &ended, exceeded);
     process.end.get_or_init(|| end.clone());
+    if let Some(group) = process.control_group() {
+        // Once its last member has gone.
+        group.release();
+    }
     // First out of the table, then the news: whoever sees the end no longer finds the process.
     table.retire(&process);
     process.log.finish(end);

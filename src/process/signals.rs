@@ -16,7 +16,7 @@ pub(super) enum Scope {
     Process,
     /// The process group that it leads. A terminal's foreground job may have another one.
     Group,
-    /// The group and all descendants, see [`tree`].
+    /// Its control group if it has its own, else the group and all descendants, see [`tree`].
     Tree,
 }
 
@@ -80,7 +80,11 @@ pub(super) async fn send(
         let sent = match scope {
             Scope::Process => child.signal(signal),
             Scope::Group => child.signal_group(signal),
-            Scope::Tree => tree::signal_tree(&child, signal),
+            Scope::Tree => match child.control_group() {
+                Some(group) if signal == libc::SIGKILL => group.kill(),
+                Some(group) => group.signal(signal),
+                None => tree::signal_tree(&child, signal),
+            },
         };
         sent.map(|()| then())
     };

@@ -4,7 +4,7 @@ use std::{
     ffi::{CString, OsStr, OsString},
     io,
     os::{
-        fd::BorrowedFd,
+        fd::{AsFd, BorrowedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
@@ -15,11 +15,12 @@ use thiserror::Error;
 
 use super::{
     environment::{self, Variables},
-    reap::{Child, Reaper},
+    failure::{spawn_failure, stage_name},
+    reap::{Child, Extras, Reaper},
 };
 use crate::{
-    sys::spawn::{self, Absent, Credentials, Failure, Launch, Leads, Stage},
-    system::{identity::User, path::errno_text},
+    sys::spawn::{self, Absent, Credentials, Failure, Launch, Leads, ResourceLimit, Stage},
+    system::{cgroup::ControlGroup, identity::User, path::errno_text},
 };
 
 /// A program to start.
@@ -39,6 +40,10 @@ pub(super) struct Program<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// What it leads.
     pub leads: Leads,
+    /// Resource limits to set.
+    pub limits: &'a [ResourceLimit],
+    /// The control group to start in.
+    pub control_group: Option<&'a Arc<ControlGroup>>,
     /// Whether a missing program is a failure rather than a process that ends with 127 or 126.
     pub must_exist: bool,
 }
@@ -55,6 +60,9 @@ pub enum SpawnError {
     /// A pipe or descriptor cannot be made.
     #[error("cannot make a pipe: {}", errno_text(.0))]
     Pipe(#[source] io::Error),
+    /// There is no terminal to be had.
+    #[error("cannot open a terminal: {}", errno_text(.0))]
+    Terminal(#[source] io::Error),
     /// The user cannot enter the working directory.
     #[error("chdir {}: {}", path.display(), errno_text(error))]
     WorkingDirectory {
@@ -79,7 +87,7 @@ impl SpawnError {
     /// Whether the machine is short of something, so that the request itself is not to blame.
     pub fn is_shortage(&self) -> bool {
         let error = match self {
-            Self::Pipe(_) => return true,
+            Self::Pipe(_) | Self::Terminal(_) => return true,
             Self::WorkingDirectory { error, .. } | Self::Failed { error, .. } => error.raw_os_error(),
             Self::NulInEnvironment | Self::NulInArgument => None,
         };
@@ -97,6 +105,10 @@ fn describe(stage: &Stage, error: &io::Error) -> String {
         Stage::Clone => format!("clone: {text}"),
         Stage::Session => format!("setsid: {text}"),
         Stage::Stdio => format!("dup: {text}"),
+        Stage::Limits => match error.raw_os_error() {
+            Some(libc::EPERM) => format!("setrlimit: {text} (a limit is above what the agent may set)"),
+            _ => format!("setrlimit: {text}"),
+        },
         Stage::Groups => format!("setgroups: {}", lacks("CAP_SETGID")),
         Stage::Gid => format!("setgid: {}", lacks("CAP_SETGID")),
         Stage::Uid => format!("setuid: {}", lacks("CAP_SETUID")),
@@ -126,6 +138,8 @@ pub(super) fn spawn(program: &Program<'_>, reaper: &Reaper) -> Result<Arc<Child>
     // Without root privileges the agent serves nobody but the user it is, so there is nothing to change.
     let credentials =
         rustix::process::geteuid().is_root().then_some(Credentials { uid: user.uid, gid: user.gid, groups: &groups });
+    let group = program.control_group.map(|group| Ok((group.directory()?, group.entrance()?))).transpose();
+    let group = group.map_err(|error| SpawnError::Failed { stage: Stage::Clone, error })?;
     let starting = reaper.starting();
     let launch = Launch {
         programs: &programs,
@@ -135,6 +149,11 @@ pub(super) fn spawn(program: &Program<'_>, reaper: &Reaper) -> Result<Arc<Child>
         credentials,
         stdio: program.stdio,
         leads: program.leads,
+        limits: program.limits,
+        control_group: group.as_ref().map(|(directory, entrance)| spawn::ControlGroup {
+            directory: directory.as_fd(),
+            entrance: entrance.as_fd(),
+        }),
         absent: if program.must_exist { Absent::Fails } else { Absent::Exits(program.name.as_bytes()) },
         number: starting.cell(),
     };
@@ -142,5 +161,10 @@ pub(super) fn spawn(program: &Program<'_>, reaper: &Reaper) -> Result<Arc<Child>
         Stage::Chdir => SpawnError::WorkingDirectory { path: program.cwd.to_owned(), error },
         stage => SpawnError::Failed { stage, error },
     })?;
-    Ok(reaper.adopt(spawned.pid, spawned.pidfd))
+    let absent = spawned.absent.map(|error| {
+        let name = stage_name(Stage::Exec);
+        Box::new(spawn_failure(name, error.raw_os_error(), describe(&Stage::Exec, &error)))
+    });
+    let extras = Extras { spawn_failure: absent, control_group: program.control_group.cloned() };
+    Ok(reaper.adopt(spawned.pid, spawned.pidfd, extras))
 }

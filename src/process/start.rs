@@ -23,14 +23,19 @@ use super::{
     output::{OutputLog, Subscription},
     pty::{self, Terminal, pty_size},
     reap::Child,
+    resources,
     running::{Parts, Process, follow},
     source::{Channel, Source, watch},
     spawn::{Program, SpawnError, spawn},
 };
 use crate::{
-    proto::process::{ProcessConfig, StartRequest, pty::Size},
+    proto::{
+        self,
+        process::{ProcessConfig, StartRequest, pty::Size},
+    },
     sys::spawn::Leads,
     system::{
+        cgroup::Limits,
         identity::{Identity, User},
         path::resolve,
     },
@@ -56,7 +61,7 @@ pub(super) fn start(
     deadline: Option<Instant>,
     limit: Option<Limit>,
 ) -> Result<(Arc<Process>, Subscription), ProcessError> {
-    let StartRequest { process: config, pty, tag, stdin, .. } = request;
+    let StartRequest { process: config, pty, tag, stdin, resource_limits, control_group, .. } = request;
     let config = config.unwrap_or_default();
     let inner = &processes.inner;
     let workdir = inner.settings.default_workdir();
@@ -65,6 +70,7 @@ pub(super) fn start(
     if matches!(std::fs::metadata(&cwd), Err(error) if error.kind() == io::ErrorKind::NotFound) {
         return Err(ProcessError::NoWorkingDirectory(cwd));
     }
+    let limits = resources::check(resource_limits)?;
     let mut variables = base_variables(user, &cwd, inner.settings.environment());
     variables.extend(config.envs.iter().map(|(name, value)| (name.into(), value.into())));
     let args: Vec<OsString> = config.args.iter().map(OsString::from).collect();
@@ -75,6 +81,11 @@ pub(super) fn start(
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(ProcessError::DeadlineExceeded);
     }
+    // The last step before the start, so that most failures leave the tree alone.
+    let control_group = match control_group {
+        Some(requested) => Some(Arc::new(inner.control_groups.create(&group_limits(&requested))?)),
+        None => None,
+    };
     let launch = |stdio: [BorrowedFd<'_>; 3], leads| {
         let program = Program {
             name: OsStr::new(&config.cmd),
@@ -84,6 +95,8 @@ pub(super) fn start(
             user,
             stdio,
             leads,
+            limits: &limits,
+            control_group: control_group.as_ref(),
             must_exist: false,
         };
         spawn(&program, &inner.reaper)
@@ -106,6 +119,16 @@ pub(super) fn start(
     tracing::debug!(pid = process.pid(), user = user.name, "process started");
     tokio::spawn(follow(process.clone(), sources, limit, inner.table.clone()));
     Ok((process, subscription))
+}
+
+/// Zero is no limit.
+fn group_limits(requested: &proto::process::ControlGroup) -> Limits {
+    let limit = |number| Some(number).filter(|number| *number != 0);
+    Limits {
+        memory_bytes: limit(requested.memory_max_bytes),
+        pids: limit(requested.pids_max),
+        cpu_millis: limit(requested.cpu_max_millis),
+    }
 }
 
 fn start_with_pipes(
@@ -152,7 +175,7 @@ fn start_in_terminal(
 ) -> Result<Started, SpawnError> {
     // devpts may be mounted without a group (mount(8), `gid=`), and only root may choose one.
     let group = if identity.is_bound() { None } else { identity.group_id(pty::GROUP) };
-    let pty::Pair { terminal, master, slave } = pty::open(size, user, group).map_err(SpawnError::Pipe)?;
+    let pty::Pair { terminal, master, slave } = pty::open(size, user, group).map_err(SpawnError::Terminal)?;
     let master = watch(master, Interest::READABLE | Interest::WRITABLE).map_err(SpawnError::Pipe)?;
     let master = Arc::new(master);
     let child = spawn([slave.as_fd(), slave.as_fd(), slave.as_fd()], Leads::Terminal)?;

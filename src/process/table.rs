@@ -190,7 +190,12 @@ mod tests {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     use super::{
-        super::{input::Input, output::OutputLog, reap::Child, running::Parts},
+        super::{
+            input::Input,
+            output::OutputLog,
+            reap::{Child, Extras},
+            running::Parts,
+        },
         *,
     };
     use crate::proto::process::ProcessConfig;
@@ -200,7 +205,7 @@ mod tests {
     /// The table only looks at the number, so that any descriptor will do.
     fn process(table: &Table, pid: u32, tag: Option<&str>, cmd: &str) -> Arc<Process> {
         let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).unwrap();
-        listed(table, Child::new(pid, own), tag, cmd)
+        listed(table, Child::new(pid, own, Extras::default()), tag, cmd)
     }
 
     fn listed(table: &Table, child: Child, tag: Option<&str>, cmd: &str) -> Arc<Process> {
@@ -297,8 +302,8 @@ mod tests {
             pidfd
         };
         for _ in 0..20 {
-            let older = reaper.adopt(PID, start("1"));
-            let newer = reaper.adopt(PID, start("2"));
+            let older = reaper.adopt(PID, start("1"), Extras::default());
+            let newer = reaper.adopt(PID, start("2"), Extras::default());
             let (newer, older) = (newer.ended().await, older.ended().await);
             assert_eq!(
                 (older.status.to_string(), newer.status.to_string()),

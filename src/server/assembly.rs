@@ -27,7 +27,9 @@ use crate::{
         transfer::{FileQuery, Transfers},
     },
     process::{KernelSpawner, ProcessService, Processes},
-    system::{identity::Identity, metrics::Metrics, runtime_dir::RuntimeDir, settings::Settings},
+    system::{
+        cgroup::ControlGroups, identity::Identity, metrics::Metrics, runtime_dir::RuntimeDir, settings::Settings,
+    },
 };
 
 /// Starts all services. Needs a `tokio` runtime.
@@ -37,7 +39,9 @@ pub(super) fn assemble(config: &Config) -> Result<Parts, ServerError> {
     let settings = settings(config, &identity);
     let runtime_dir = RuntimeDir::create().map_err(failed("the directory for kernel sockets"))?;
 
-    let processes = Processes::start(identity.clone(), settings.clone()).map_err(failed("the process table"))?;
+    let control_groups = ControlGroups::below(config.cgroup_root.clone());
+    let processes = Processes::with_control_groups(identity.clone(), settings.clone(), control_groups)
+        .map_err(failed("the process table"))?;
     let filesystem =
         FilesystemService::new(identity.clone(), settings.clone()).map_err(failed("the filesystem watches"))?;
     let transfers = Transfers::new(identity.clone(), settings.clone()).with_watches(filesystem.watches().clone());

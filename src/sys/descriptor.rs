@@ -1,6 +1,7 @@
 //! Descriptors: as plain numbers from libraries, and watched for readiness.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
@@ -14,6 +15,15 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and it lives inside the result.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// The same for an open file. Only special files, such as those of control groups, can be watched.
+///
+/// # Errors
+/// As epoll_ctl(2): `EPERM` for a file that is always ready.
+pub fn watch_file(file: File, interest: Interest) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a `File` names the same open descriptor for as long as it lives, and it lives inside the result.
+    Ok(unsafe { AsyncFd::register_with_interest(file, interest) }?)
 }
 
 /// The same for a descriptor that belongs to somebody else.

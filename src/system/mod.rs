@@ -3,6 +3,7 @@
 
 pub mod buffers;
 pub mod caller;
+pub mod cgroup;
 pub mod clock;
 pub mod identity;
 pub mod logging;

@@ -1,6 +1,7 @@
 //! A process service for one test, and the requests that tests send.
 
 use std::{
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -15,9 +16,10 @@ use envd::{
         process_server::Process,
         *,
     },
-    system::{caller::RequestUser, identity::Identity, settings::Settings},
+    system::{caller::RequestUser, cgroup::ControlGroups, identity::Identity, settings::Settings},
 };
 use futures_util::{Stream, StreamExt};
+use prost::Message as _;
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -56,6 +58,18 @@ impl Agent {
         // Not everybody who runs tests has a home.
         let settings = Settings::new(identity.own().name.clone(), Some("/".to_owned()), [].into());
         let processes = Processes::start(identity.clone(), settings.clone()).unwrap();
+        Self::of(processes, settings, identity)
+    }
+
+    /// An agent with control groups below this directory, or without any.
+    pub(crate) fn with_groups(root: Option<PathBuf>) -> Self {
+        let Self { settings, identity, .. } = Self::new();
+        let groups = ControlGroups::below(root);
+        let processes = Processes::with_control_groups(identity.clone(), settings.clone(), groups).unwrap();
+        Self::of(processes, settings, identity)
+    }
+
+    fn of(processes: Processes, settings: Settings, identity: Identity) -> Self {
         Self { service: ProcessService::new(processes.clone()), processes, settings, identity }
     }
 
@@ -302,6 +316,31 @@ pub(crate) fn assert_error<T>(result: Result<T, Status>, code: Code, message: &s
         Ok(_) => panic!("succeeded instead of {code:?}: {message}"),
         Err(status) => assert_eq!((status.code(), status.message()), (code, message)),
     }
+}
+
+/// The typed detail of an error; the test fails if it has none or others.
+pub(crate) fn spawn_failure(status: &Status) -> SpawnFailure {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Rich {
+        #[prost(int32, tag = "1")]
+        code: i32,
+        #[prost(string, tag = "2")]
+        message: String,
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<Any>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Any {
+        #[prost(string, tag = "1")]
+        type_url: String,
+        #[prost(bytes = "vec", tag = "2")]
+        value: Vec<u8>,
+    }
+    let rich = Rich::decode(status.details()).unwrap();
+    assert_eq!((rich.code, rich.message.as_str()), (status.code() as i32, status.message()));
+    let [detail] = rich.details.as_slice() else { panic!("{} details", rich.details.len()) };
+    assert_eq!(detail.type_url, "type.googleapis.com/process.SpawnFailure");
+    SpawnFailure::decode(detail.value.as_slice()).unwrap()
 }
 
 /// Whether a process with this pid exists, a zombie included.

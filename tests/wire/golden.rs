@@ -1,5 +1,7 @@
 //! Traffic of real clients, byte for byte.
 
+use envd::proto::process::SpawnFailure;
+use prost::Message as _;
 use serde_json::json;
 
 use crate::{
@@ -88,7 +90,12 @@ async fn bad_directories_and_unknown_pids() {
     let cwd = agent.path("nope");
     let bad = json!({ "process": { "cmd": "true", "cwd": cwd } }).to_string();
     let reply = agent.send("POST", START, &[("content-type", "application/connect+json")], frame(0, bad)).await;
-    let told = format!(r#"{{"error":{{"code":"invalid_argument","message":"cwd '{cwd}' does not exist"}}}}"#);
+    // The detail is ours; clients that do not know its type pass it on unread.
+    let message = format!("cwd '{cwd}' does not exist");
+    let detail = SpawnFailure { stage: "chdir".into(), errno: "ENOENT".into(), message: message.clone() };
+    let detail = base64_simd::STANDARD_NO_PAD.encode_to_string(detail.encode_to_vec());
+    let detail = format!(r#"{{"type":"process.SpawnFailure","value":"{detail}"}}"#);
+    let told = format!(r#"{{"error":{{"code":"invalid_argument","message":"{message}","details":[{detail}]}}}}"#);
     assert_eq!(frames(&reply.body), [(2, told.into_bytes())]);
     let reply = agent.process("CloseStdin", json!({ "process": { "pid": 999999 } })).await;
     assert_eq!(

@@ -85,7 +85,7 @@ async fn settings_of_init_are_what_commands_start_with() {
     assert_eq!(stat["entry"]["path"], "/usr");
     assert_eq!(init(json!({ "defaultWorkdir": "/nope" })).await, 204);
     let told = agent.stream(START, &[], sh("pwd")).await;
-    told.assert_error("invalid_argument", "cwd '/nope' does not exist").await;
+    told.assert_spawn_failure("invalid_argument", "cwd '/nope' does not exist", "chdir", "ENOENT").await;
     assert_eq!(init(json!({ "defaultWorkdir": "~" })).await, 204);
     let home = agent.stream(START, &[], sh("printf %s\\\\n \"$HOME\"")).await.all().await.stdout();
     let shown = agent.stream(START, &[], sh("pwd")).await.all().await.stdout();

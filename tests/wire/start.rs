@@ -17,7 +17,8 @@ async fn a_directory_that_cannot_be_entered_is_an_invalid_argument() {
         (missing.clone(), format!("cwd '{missing}' does not exist")),
         (format!("{missing}/../x"), format!("cwd '{missing}/../x' does not exist")),
     ] {
-        agent.stream(START, &[], run("true", &cwd)).await.assert_error("invalid_argument", &told).await;
+        let stream = agent.stream(START, &[], run("true", &cwd)).await;
+        stream.assert_spawn_failure("invalid_argument", &told, "chdir", "ENOENT").await;
     }
     for (cwd, start) in [
         (file.clone(), "error starting process 'true': "),

@@ -3,6 +3,8 @@
 use std::{io::Read as _, net::SocketAddr};
 
 use base64_simd::STANDARD;
+use envd::proto::process::SpawnFailure;
+use prost::Message as _;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -175,6 +177,24 @@ impl EventStream {
         }
         told.close = self.ended.take().unwrap();
         told
+    }
+
+    /// Asserts that the stream ends with this error of a start, its detail about this stage and error, and no message.
+    #[track_caller]
+    pub fn assert_spawn_failure(self, code: &str, message: &str, stage: &str, errno: &str) -> impl Future<Output = ()> {
+        let expected = serde_json::json!({ "code": code, "message": message });
+        let expected_detail = (stage.to_owned(), errno.to_owned());
+        async move {
+            let mut told = self.all().await;
+            let mut details = told.close["error"].as_object_mut().unwrap().remove("details").unwrap();
+            assert_eq!(told.close, serde_json::json!({ "error": expected }));
+            assert_eq!((told.pid, &told.end), (0, &Value::Null));
+            let [detail] = details.as_array_mut().unwrap().as_slice() else { panic!("{details}") };
+            assert_eq!(detail["type"], "process.SpawnFailure");
+            let value = base64_simd::STANDARD_NO_PAD.decode_to_vec(detail["value"].as_str().unwrap()).unwrap();
+            let failure = SpawnFailure::decode(value.as_slice()).unwrap();
+            assert_eq!((failure.stage, failure.errno), expected_detail);
+        }
     }
 
     /// Asserts that the stream ends with this error and no message.

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::process::ProcessError;
+use crate::{connect::with_detail, process::ProcessError, system::cgroup::ControlGroupError};
 
 impl From<ProcessError> for Status {
     fn from(error: ProcessError) -> Self {
@@ -17,6 +17,12 @@ impl From<ProcessError> for Status {
                 ProcessError::Start { source, .. } | ProcessError::StartTerminal { source, .. } => {
                     if source.is_shortage() { Code::Internal } else { Code::InvalidArgument }
                 }
+                ProcessError::ResourceLimit(_) => Code::InvalidArgument,
+                ProcessError::ControlGroup(error) => match error {
+                    ControlGroupError::Limit { .. } => Code::InvalidArgument,
+                    _ if error.is_shortage() => Code::Internal,
+                    _ => Code::FailedPrecondition,
+                },
                 ProcessError::DeadlineExceeded | ProcessError::InputDeadline { .. } => Code::DeadlineExceeded,
                 ProcessError::InputQueue { .. } => Code::Aborted,
                 ProcessError::UnknownPid(_) | ProcessError::UnknownTag(_) => Code::NotFound,
@@ -40,6 +46,9 @@ impl From<ProcessError> for Status {
                 ProcessError::ReplayBeyond { .. } => Code::OutOfRange,
                 ProcessError::ShuttingDown => Code::Unavailable,
             };
-        Self::new(code, error.to_string())
+        match error.spawn_failure() {
+            Some(failure) => with_detail(code, error.to_string(), "process.SpawnFailure", &failure),
+            None => Self::new(code, error.to_string()),
+        }
     }
 }

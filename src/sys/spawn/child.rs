@@ -9,9 +9,9 @@ use std::{
     ptr,
 };
 
-use super::{Credentials, Leads, Stage};
+use super::{Credentials, Leads, ResourceLimit, Stage};
 
-const SIGNAL_COUNT: c_int = 64;
+pub(super) const SIGNAL_COUNT: c_int = 64;
 /// Size of the kernel's signal set in bytes.
 const SIGNAL_SET_BYTES: usize = 8;
 /// Best-effort class, level 4 (ioprio_set(2)).
@@ -20,7 +20,7 @@ const IO_PRIORITY: c_int = (2 << 13) | 4;
 const TIOCSCTTY: c_long = 0x540e;
 const IO_PRIORITY_OF_PROCESS: c_int = 1;
 
-/// What the child reads, and the one thing it writes.
+/// What the child reads, and the little that it writes.
 pub(super) struct Plan<'a> {
     pub(super) programs: &'a [*const c_char],
     pub(super) argv: *const *const c_char,
@@ -31,8 +31,16 @@ pub(super) struct Plan<'a> {
     pub(super) credentials: Option<Credentials<'a>>,
     pub(super) stdio: [RawFd; 3],
     pub(super) leads: Leads,
+    pub(super) limits: &'a [ResourceLimit],
+    /// `cgroup.procs` of the group to enter, where clone3 could not make the child in it.
+    pub(super) entrance: Option<RawFd>,
+    /// The kernel has reset the handlers and done the grouping.
+    pub(super) made_by_clone3: bool,
+    /// One bit for each signal that the agent ignores, the lowest for signal 1.
+    pub(super) ignored_signals: u64,
     pub(super) absent: Option<&'a [u8]>,
     pub(super) failed_stage: c_int,
+    /// Also set without a stage, by a child that tells its failure like a shell.
     pub(super) failed_errno: c_int,
 }
 
@@ -54,10 +62,29 @@ pub(super) extern "C" fn run_child(plan: *mut c_void) -> c_int {
         }
         let errno = execute(plan);
         match plan.absent {
-            Some(name) if absent_reason(errno).is_some() => exit_like_a_shell(name, errno),
+            Some(name) if absent_reason(errno).is_some() => {
+                ptr::write_volatile(&raw mut plan.failed_errno, errno);
+                exit_like_a_shell(name, errno)
+            }
             _ => fail(plan, Stage::Exec, errno),
         }
     }
+}
+
+/// The signals that the agent ignores, one bit each, the lowest for signal 1.
+pub(super) fn ignored_signals() -> u64 {
+    let mut ignored = 0;
+    for signal in 1..=SIGNAL_COUNT {
+        let mut action = [0_u64; 4];
+        // SAFETY: the kernel's sigaction has the handler in front and fits into four words on both architectures.
+        let result = unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<u64>(), action.as_mut_ptr(), SIGNAL_SET_BYTES)
+        };
+        if result == 0 && action.first() == Some(&(libc::SIG_IGN as u64)) {
+            ignored |= 1 << (signal - 1);
+        }
+    }
+    ignored
 }
 
 /// # Safety
@@ -66,10 +93,15 @@ unsafe fn become_child(plan: &Plan<'_>) -> Result<(), Stage> {
     // SAFETY: raw system calls on prepared memory; a zeroed sigaction of the kernel's layout (handler, flags, restorer,
     // mask) is the default action.
     unsafe {
+        // CLONE_CLEAR_SIGHAND leaves ignored signals ignored.
+        let wrong = if plan.made_by_clone3 { plan.ignored_signals } else { u64::MAX };
         let default = [0_u64; 4];
-        for signal in 1..=SIGNAL_COUNT {
+        for signal in (1..=SIGNAL_COUNT).filter(|signal| wrong & (1 << (signal - 1)) != 0) {
             // SIGKILL and SIGSTOP answer EINVAL.
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), SIGNAL_SET_BYTES);
+        }
+        if let (Some(entrance), false) = (plan.entrance, plan.made_by_clone3) {
+            check(libc::syscall(libc::SYS_write, entrance, c"0".as_ptr(), 1), Stage::Clone)?;
         }
         let led = match plan.leads {
             Leads::Group => libc::syscall(libc::SYS_setpgid, 0, 0),
@@ -83,6 +115,11 @@ unsafe fn become_child(plan: &Plan<'_>) -> Result<(), Stage> {
             check(libc::syscall(libc::SYS_ioctl, 0, TIOCSCTTY, 0), Stage::Session)?;
         }
         set_priorities();
+        for limit in plan.limits {
+            let pair = [limit.soft, limit.hard];
+            let none = ptr::null_mut::<u64>();
+            check(libc::syscall(libc::SYS_prlimit64, 0, limit.resource.number(), pair.as_ptr(), none), Stage::Limits)?;
+        }
         if let Some(credentials) = plan.credentials {
             assume(credentials)?;
         }
