@@ -73,7 +73,7 @@ async fn a_start_without_enough_descriptors_is_told_and_leaks_nothing() {
         for more in 0..16 {
             setrlimit(Resource::Nofile, Rlimit { current: Some(before + more), maximum: given.maximum }).unwrap();
             let outcome = run(&service, request()).await;
-            setrlimit(Resource::Nofile, given.clone()).unwrap();
+            setrlimit(Resource::Nofile, given).unwrap();
             match outcome {
                 Ok(code) => {
                     assert_eq!(code, 0, "{name}, {more} descriptors");

@@ -8,8 +8,8 @@ use std::{
     },
 };
 
-use bytes::BytesMut;
 use envd::connect::{Deadline, Router, Trailers};
+use envd::system::buffers::Buffer;
 use futures_util::{Stream, StreamExt as _, stream};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -175,11 +175,11 @@ impl Example {
     }
 }
 
-fn write_answer(answer: &Answer, out: &mut BytesMut) -> Result<(), String> {
+fn write_answer(answer: &Answer, out: &mut Buffer) -> Result<(), String> {
     if answer.text.contains("unspeakable") {
         return Err("it cannot be said".to_owned());
     }
-    out.extend_from_slice(format!("{{\"text\":\"<{}>\"}}", answer.text).as_bytes());
+    out.put(format!("{{\"text\":\"<{}>\"}}", answer.text).as_bytes());
     Ok(())
 }
 
