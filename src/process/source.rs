@@ -79,14 +79,17 @@ impl Source {
             let Ok(mut ready) = self.fd.ready(Interest::READABLE).await else { return };
             match self.read() {
                 Read::Data(data) => {
-                    // A pipe that gave less than it was asked for is empty: the next write is a new edge.
-                    let emptied = pipe && data.len() < self.channel.read_limit();
+                    let full = data.len() == self.channel.read_limit();
                     log.append(self.channel.output(data));
-                    if emptied {
+                    if !pipe {
+                        continue;
+                    }
+                    // A pipe that gave less than it was asked for is empty: the next write is a new edge.
+                    if !full {
                         ready.clear_ready();
                         continue;
                     }
-                    if pipe && !grown {
+                    if !grown {
                         grown = true;
                         // Refused where the user's pipes hold too much already: then it stays as it is.
                         let _ = rustix::pipe::fcntl_setpipe_size(&*self.fd, BUSY_PIPE_BYTES);
@@ -146,4 +149,53 @@ impl Source {
 pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     rustix::io::ioctl_fionbio(&fd, true)?;
     sys::descriptor::watch(fd, interest)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
+mod tests {
+    use std::{future::poll_fn, io::Write, thread};
+
+    use super::*;
+    use crate::process::{
+        log::{Taken, data},
+        output::Memory,
+    };
+
+    #[tokio::test]
+    async fn a_pipe_arrives_whole_in_pieces_of_any_size_and_grows_when_it_is_full() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let source = Source::new(Channel::Stdout, Arc::new(watch(reader.into(), Interest::READABLE).unwrap()));
+        let log = OutputLog::new(Memory::default());
+        let mut client = log.subscribe();
+        // Around what is copied, what one read returns, and what a pipe holds.
+        let sizes = [1, 24 * 1024, 24 * 1024 + 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3_000_000];
+        let written: Vec<u8> = (0..CHUNK_BYTES + sizes.iter().sum::<usize>())
+            .map(|index: usize| index.wrapping_mul(31).to_le_bytes()[1])
+            .collect();
+        let sent = written.clone();
+        // The first read finds the pipe full.
+        writer.write_all(sent.get(..CHUNK_BYTES).unwrap()).unwrap();
+        let child = thread::spawn(move || {
+            let mut rest = sent.get(CHUNK_BYTES..).unwrap();
+            for size in sizes {
+                let (piece, left) = rest.split_at(size);
+                writer.write_all(piece).unwrap();
+                rest = left;
+            }
+        });
+        let mut received = Vec::new();
+        let receive = async {
+            while received.len() < written.len() {
+                match poll_fn(|cx| client.poll_next(cx)).await {
+                    Taken::Output(output, _) => received.extend_from_slice(data(&output)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        tokio::join!(source.pump(&log), receive);
+        child.join().unwrap();
+        assert!(received == written, "{} of {} bytes, or others", received.len(), written.len());
+        assert_eq!(rustix::pipe::fcntl_getpipe_size(&*source.fd).unwrap(), BUSY_PIPE_BYTES);
+    }
 }
