@@ -21,7 +21,7 @@ use super::{
 use crate::Body;
 
 /// The largest message that a router accepts unless told otherwise, in bytes after decompression.
-pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 256 * 1024 * 1024;
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 

@@ -81,7 +81,7 @@ pub(super) enum Taken {
     /// The next chunk, and the bytes of output before it. The first after [`Log::subscribe_from`] may be the rest of
     /// a chunk.
     Output(Output, u64),
-    /// The cursor fell behind, and this many bytes are gone. It goes on with the oldest chunk that is left.
+    /// The cursor fell behind and missed this many bytes. It goes on where a new subscriber would begin.
     Skipped(u64),
     /// The process has ended and everything before was taken.
     End(EndEvent),
@@ -235,12 +235,13 @@ impl Log {
     /// The next thing for this cursor, which has [received](Log::receive) what it took before.
     pub(super) fn take(&mut self, CursorId(id): CursorId, limits: Limits) -> Taken {
         self.receive(CursorId(id), limits);
-        let (first, written) = (self.first, self.written);
+        let (first, resumes) = (self.first, self.first.max(self.undelivered));
+        // Where a new subscriber would begin: what lies before is lost to this one unless it asks for a replay.
+        let resumes_at = self.chunk(resumes).map_or(self.written, |chunk| chunk.offset);
         let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.id == id) else { return Taken::Nothing };
         if cursor.next < first {
-            let resumes_at = self.chunks.front().map_or(written, |chunk| chunk.offset);
             let skipped = resumes_at - cursor.offset;
-            (cursor.received, cursor.next, cursor.offset) = (first, first, resumes_at);
+            (cursor.received, cursor.next, cursor.offset) = (resumes, resumes, resumes_at);
             return Taken::Skipped(skipped);
         }
         let index = usize::try_from(cursor.next - first).unwrap_or(usize::MAX);

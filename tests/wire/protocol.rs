@@ -178,7 +178,7 @@ async fn broken_frames_get_their_codes() {
             plain,
             vec![0, 0xff, 0xff, 0xff, 0xff],
             "resource_exhausted",
-            "message size is larger than configured max 268435456",
+            "message size is larger than configured max 67108864",
         ),
         (plain, vec![0, 0, 0], "invalid_argument", "protocol error: incomplete envelope: unexpected EOF"),
         (packed, frame(1, "no gzip"), "invalid_argument", "decompress: "),

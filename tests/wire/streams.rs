@@ -90,7 +90,8 @@ async fn the_deadline_of_start_ends_the_stream_and_kills_the_process() {
     assert_eq!((told.close.to_string().as_str(), told.end), (EXPIRED, json!(null)));
     eventually("the process is gone", async || list(&agent).await == "{}").await;
     let after = agent.stream(CONNECT, &[], json!({ "process": by_pid(pid) })).await.all().await;
-    assert_eq!(after.end, json!({ "exitCode": -1, "status": "signal: killed", "error": "signal: killed" }));
+    let error = "signal: killed: time limit exceeded";
+    assert_eq!(after.end, json!({ "exitCode": -1, "status": "signal: killed", "error": error }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
