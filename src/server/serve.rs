@@ -24,8 +24,9 @@ use crate::Body;
 /// The most header fields of one request. File metadata alone may come in 409 fields.
 const MAX_HEADERS: usize = 512;
 
-/// The most bytes of one request's header, as many HTTP servers allow.
-const MAX_HEADER_BYTES: u32 = 1 << 20;
+/// The most bytes of one request's header. hyper takes the same figure for what may wait on its way to the socket, which a
+/// stalled client holds, and for the largest read of a body: as much as keeps a fast connection busy, and no more.
+const MAX_HEADER_BYTES: u32 = 256 * 1024;
 
 /// Requests at once on one HTTP/2 connection; an edge may carry all streams of a sandbox over one.
 const MAX_STREAMS: u32 = 1024;
