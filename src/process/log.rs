@@ -39,7 +39,7 @@ use bytes::Bytes;
 
 use crate::{
     proto::process::process_event::{EndEvent, data_event::Output},
-    system::buffers::CHUNK_BYTES,
+    system::buffers::{CHUNK_BYTES, footprint},
 };
 
 /// What a chunk costs besides its data: bookkeeping and the allocation.
@@ -325,7 +325,7 @@ impl Log {
 
 impl Chunk {
     fn cost(&self) -> u64 {
-        (CHUNK_COST_BYTES + data(&self.output).len()) as u64
+        (CHUNK_COST_BYTES + footprint(data(&self.output).len())) as u64
     }
 
     /// Bytes of output up to the end of this chunk.

@@ -22,6 +22,11 @@ const KEEP_WHEN_QUIET: usize = 4;
 /// What a buffer of [`CHUNKS`] holds, in bytes: as much as a pipe (pipe(7)).
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
+/// The memory that a piece of this length takes when it comes from a buffer of [`CHUNKS`], in bytes.
+pub fn footprint(length: usize) -> usize {
+    if length <= COPY_LIMIT_BYTES { length } else { length.max(CHUNK_BYTES) }
+}
+
 /// For what processes write and read.
 pub static CHUNKS: Pool = Pool::new(CHUNK_BYTES, 32);
 

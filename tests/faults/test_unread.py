@@ -16,7 +16,7 @@ SLACK_KIB = 4 * 1024
 
 CROWD = 100
 # 64 MiB for all logs together, then 128 KiB for each, and what the connections hold besides.
-CROWD_KIB = 64 * 1024 + CROWD * (128 + 512)
+CROWD_KIB = 64 * 1024 + CROWD * (128 + 640)
 
 
 class NobodyReads(AgentCase):

@@ -75,8 +75,7 @@ fn history_goes_first_when_memory_is_short() {
     let quiet: Vec<_> = (0..300).map(|_| OutputLog::new(memory.clone())).collect();
     for log in &quiet {
         let mut client = log.subscribe();
-        log.append(chunk(30_000));
-        log.append(chunk(30_000));
+        (0..3).for_each(|_| log.append(chunk(20_000)));
         assert_eq!(read(&mut client), 60_000);
         assert_eq!(log.subscribe_from(0).unwrap().offset(), 0, "there is history");
     }
@@ -88,7 +87,7 @@ fn history_goes_first_when_memory_is_short() {
         let log = OutputLog::new(memory.clone());
         let client = log.subscribe();
         while has_room(&log) {
-            log.append(chunk(30_000));
+            log.append(chunk(20_000));
         }
         assert!(!memory.is_short(), "history was enough to give");
         busy.push((log, client));
