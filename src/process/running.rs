@@ -35,7 +35,7 @@ use crate::{
 
 /// How long an answer to SIGKILL waits for the process to be gone. One that the kernel cannot interrupt, such as in a
 /// read from a server that is silent, goes later.
-const KILL_PATIENCE: Duration = Duration::from_secs(1);
+const KILL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A process that was started through the service.
 pub(super) struct Process {

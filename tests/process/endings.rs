@@ -76,7 +76,7 @@ async fn killing_a_shell_with_running_children_ends_the_stream() {
 #[tokio::test]
 async fn the_deadline_kills_the_process_and_the_stream_says_so() {
     let agent = Agent::new();
-    let events = agent.start_within(command("/bin/sleep", &["1000"]), Duration::from_millis(100)).await.unwrap();
+    let events = agent.start_within(command("/bin/sleep", &["1000"]), Duration::from_millis(500)).await.unwrap();
     let told = events.all().await;
     let error = told.error.unwrap();
     assert_eq!((error.code(), error.message()), (Code::DeadlineExceeded, "context deadline exceeded"));
@@ -88,7 +88,7 @@ async fn the_deadline_kills_the_process_and_the_stream_says_so() {
 async fn the_deadline_holds_after_the_client_has_left() {
     let agent = Agent::new();
     let request = command("/bin/sleep", &["1000"]);
-    let mut events = agent.start_within(request, Duration::from_millis(100)).await.unwrap();
+    let mut events = agent.start_within(request, Duration::from_millis(500)).await.unwrap();
     let pid = events.started().await;
     drop(events);
     let told = agent.connect(by_pid(pid)).await.unwrap().all().await;

@@ -106,7 +106,7 @@ async fn who_ended_in_time_is_only_released_by_the_limit() {
 async fn the_calls_limit_can_have_a_grace_too() {
     let agent = Agent::new();
     let request = with_limit(command("/bin/sleep", &["1000"]), 0, 600_000, SignalScope::Process);
-    let told = agent.start_within(request, Duration::from_millis(50)).await.unwrap().all().await;
+    let told = agent.start_within(request, Duration::from_millis(500)).await.unwrap().all().await;
     assert_eq!(told.error.unwrap().code(), Code::DeadlineExceeded);
     assert_eq!(agent.connect(by_pid(told.pid)).await.unwrap().all().await.status(), "signal: terminated");
 }
@@ -115,7 +115,7 @@ async fn the_calls_limit_can_have_a_grace_too() {
 async fn with_a_limit_of_its_own_the_calls_limit_only_ends_the_stream() {
     let agent = Agent::new();
     let request = with_limit(command("/bin/sleep", &["1000"]), u64::MAX, 0, SignalScope::Process);
-    let told = agent.start_within(request, Duration::from_millis(50)).await.unwrap().all().await;
+    let told = agent.start_within(request, Duration::from_millis(500)).await.unwrap().all().await;
     assert_eq!(told.error.unwrap().code(), Code::DeadlineExceeded);
     assert_eq!(agent.list().await.len(), 1);
     assert!(exists(told.pid));
@@ -127,7 +127,7 @@ async fn with_a_limit_of_its_own_the_calls_limit_only_ends_the_stream() {
 #[tokio::test]
 async fn the_plain_limit_is_named_in_the_error_and_leaves_the_status_alone() {
     let agent = Agent::new();
-    let events = agent.start_within(command("/bin/sleep", &["1000"]), Duration::from_millis(50)).await.unwrap();
+    let events = agent.start_within(command("/bin/sleep", &["1000"]), Duration::from_millis(500)).await.unwrap();
     let pid = events.all().await.pid;
     let end = agent.connect(by_pid(pid)).await.unwrap().all().await.end.unwrap();
     assert_eq!((end.exit_code, end.exited, end.status.as_str()), (-1, false, "signal: killed"));

@@ -84,7 +84,7 @@ async fn odd_keepalive_intervals_hurt_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadline_of_start_ends_the_stream_and_kills_the_process() {
     let agent = Agent::start().await;
-    let mut stream = agent.stream(START, &[("connect-timeout-ms", "1000")], sh("exec sleep 600")).await;
+    let mut stream = agent.stream(START, &[("connect-timeout-ms", "3000")], sh("exec sleep 600")).await;
     let pid = stream.started().await;
     let told = stream.all().await;
     assert_eq!((told.close.to_string().as_str(), told.end), (EXPIRED, json!(null)));
