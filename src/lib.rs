@@ -25,5 +25,10 @@ pub mod server;
 pub mod sys;
 pub mod system;
 
+/// That of the binary, for the library's own tests. Whoever uses the library chooses for himself.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: sys::blocks::Allocator = sys::blocks::Allocator;
+
 /// The body of every HTTP request and response inside the agent: boxed, streamed, transport-agnostic.
 pub type Body = tonic::body::Body;

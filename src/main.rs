@@ -13,6 +13,7 @@ use anyhow::anyhow;
 use envd::{
     config::{self, Command, Config},
     server::Server,
+    sys::blocks::Allocator,
     system::{blocking, logging},
 };
 use rustix::{fs::Mode, process::umask};
@@ -23,6 +24,9 @@ use tokio::{
 
 /// A wrong command line (`EX_USAGE`, sysexits.h).
 const USAGE: u8 = 64;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let outcome = match config::parse(env::args_os().skip(1)) {

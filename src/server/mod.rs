@@ -2,6 +2,7 @@
 
 mod assembly;
 pub mod auth;
+mod begun;
 mod cors;
 pub mod errors;
 pub mod grpc;

@@ -1,18 +1,20 @@
 //! From accepted connections to handlers: HTTP/1.1 and cleartext HTTP/2 on the same port, and the orderly end.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use http::Request;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{self, Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
+    begun::{Protocol, begin},
     errors::http::internal,
     handler::{SharedHandler, contain},
     listen::Listener,
@@ -41,10 +43,16 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// All open connections, over all listeners.
 #[derive(Clone)]
 pub struct Connections {
-    builder: Arc<Builder<TokioExecutor>>,
+    builders: Arc<Builders>,
     tasks: TaskTracker,
     draining: CancellationToken,
     cut: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Builders {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
 }
 
 impl Default for Connections {
@@ -56,18 +64,18 @@ impl Default for Connections {
 impl Connections {
     /// None yet.
     pub fn new() -> Self {
-        let mut builder = Builder::new(TokioExecutor::new());
+        let mut http1 = http1::Builder::new();
         // No timer: hyper's limit for reading a header also runs while a kept-alive connection waits for its next
         // request, and proxies expect such connections to last ten minutes and more.
-        builder.http1().max_headers(MAX_HEADERS).max_buf_size(MAX_HEADER_BYTES as usize);
-        builder
-            .http2()
+        http1.max_headers(MAX_HEADERS).max_buf_size(MAX_HEADER_BYTES as usize);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
             .max_header_list_size(MAX_HEADER_BYTES)
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         Self {
-            builder: Arc::new(builder),
+            builders: Arc::new(Builders { http1, http2 }),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -109,21 +117,44 @@ impl Connections {
     }
 
     async fn serve(self, stream: Stream, handler: SharedHandler) {
+        let begun = tokio::select! {
+            begun = begin(stream) => begun,
+            // Nothing was asked yet.
+            () = self.draining.cancelled() => return,
+        };
         let service = service_fn(move |request: Request<Incoming>| answer(handler.clone(), request));
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let outcome = match begun {
+            Ok((Protocol::Http1, stream)) => {
+                let connection = self.builders.http1.serve_connection(TokioIo::new(stream), service);
+                self.carry(connection, http1::Connection::graceful_shutdown).await
+            }
+            Ok((Protocol::Http2, stream)) => {
+                let connection = self.builders.http2.serve_connection(TokioIo::new(stream), service);
+                self.carry(connection, http2::Connection::graceful_shutdown).await
+            }
+            Err(error) => return debug!(%error, "a connection ended before its first request"),
+        };
+        if let Err(error) = outcome {
+            debug!(%error, "a connection ended early");
+        }
+    }
+
+    /// Carries a connection to its end.
+    async fn carry<C: Future<Output = hyper::Result<()>>>(
+        &self,
+        connection: C,
+        shut_down: impl FnOnce(Pin<&mut C>),
+    ) -> hyper::Result<()> {
         tokio::pin!(connection);
-        let outcome = tokio::select! {
+        tokio::select! {
             outcome = connection.as_mut() => outcome,
             () = self.draining.cancelled() => {
-                connection.as_mut().graceful_shutdown();
+                shut_down(connection.as_mut());
                 tokio::select! {
                     outcome = connection => outcome,
                     () = self.cut.cancelled() => Ok(()),
                 }
             }
-        };
-        if let Err(error) = outcome {
-            debug!(%error, "a connection ended early");
         }
     }
 }

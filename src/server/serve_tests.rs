@@ -151,7 +151,7 @@ async fn random_bytes_end_their_connection_only() {
 async fn many_and_large_header_fields_are_tolerated() {
     let fixture = fixture().await;
     let tcp = TcpStream::connect(fixture.tcp).await.unwrap();
-    let fields: String = (0..200).map(|at| format!("x-{at}: {}\r\n", "v".repeat(4_000))).collect();
+    let fields: String = (0..200).map(|at| format!("x-{at}: {}\r\n", "v".repeat(1_000))).collect();
     let request = format!("GET /big HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{fields}\r\n");
     assert!(exchange(tcp, request.as_bytes()).await.ends_with("/big"));
 }

@@ -3,6 +3,7 @@
 //! Nothing here knows about services, users or the wire.
 #![allow(unsafe_code, reason = "this is the one module that may; each block carries its SAFETY comment")]
 
+pub mod blocks;
 pub mod descriptor;
 pub mod signal;
 pub mod spawn;

@@ -13,6 +13,8 @@ SETTLED_BYTES = 64 << 20
 # A log's budget is 4 MiB for each process; the rest is bookkeeping and the allocator's.
 MAX_KIB_EACH = 6 * 1024
 SLACK_KIB = 4 * 1024
+# Gigabytes pass meanwhile: what leaks would not stay below this.
+FLAT_KIB = 16 * 1024
 
 CROWD = 100
 # 64 MiB for all logs together, then 128 KiB for each, and what the connections hold besides.
@@ -32,7 +34,7 @@ class NobodyReads(AgentCase):
         # Flat: the second half of the time adds nothing to the first.
         for samples in (alone, together):
             half = len(samples) // 2
-            self.assertLess(max(samples[half:]), max(samples[:half]) + SLACK_KIB, samples)
+            self.assertLess(max(samples[half:]), max(samples[:half]) + FLAT_KIB, samples)
         print(f"PSS {start} KiB, one {max(alone)} KiB, ten {max(together)} KiB", flush=True)
         self.assertEqual(sorted(await self.client.pids()), sorted(pids))
 

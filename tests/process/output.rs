@@ -139,7 +139,7 @@ async fn one_stalled_client_of_ten_changes_nothing_for_the_other_nine() {
     let error = stalled.all().await.error.unwrap();
     assert_eq!(error.code(), tonic::Code::DataLoss);
     let skipped: usize = error.message().split(' ').next().unwrap().parse().unwrap();
-    assert!((40_000_001 - 4 * 1024 * 1024..40_000_001).contains(&skipped), "{skipped}");
+    assert_eq!(skipped, 40_000_001, "a plain Connect would go on where the others are");
 }
 
 #[tokio::test]

@@ -25,9 +25,9 @@ pub(super) const SQUEEZED_BUDGET_BYTES: usize = 128 * 1024;
 const ENDED_BUDGET_BYTES: usize = 1024 * 1024;
 
 /// What stays of the output that clients already have, for those that lost their connection and ask again: a few
-/// screens, and more than a client usually has in flight. Not more, because an idle process holds it for as long as it
-/// lives.
-const HISTORY_BYTES: usize = 64 * 1024;
+/// screens, and more than a client usually has in flight. A piece counts for the buffer that it holds, so that this is
+/// 64 KiB of output at least. Not more, because an idle process holds it for as long as it lives.
+const HISTORY_BYTES: usize = 192 * 1024;
 
 /// The same for an ended process. There are hundreds of these.
 const ENDED_HISTORY_BYTES: usize = 16 * 1024;
