@@ -31,13 +31,15 @@ async fn list(agent: &Agent) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_start_event_leaves_before_there_is_any_output() {
     let agent = Agent::start().await;
-    let fifo = agent.path("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // One for each line: a writer that has not closed yet would let the next reader in, and then end its file.
+    let (first, second) = (agent.path("first"), agent.path("second"));
+    assert!(std::process::Command::new("mkfifo").args([&first, &second]).status().unwrap().success());
     // The command writes only after the test, which has seen the start, lets it.
-    let mut stream = agent.sh(&format!("read line < {fifo}; echo $line; read line < {fifo}; echo $line; exit 4")).await;
+    let mut stream =
+        agent.sh(&format!("read line < {first}; echo $line; read line < {second}; echo $line; exit 4")).await;
     stream.started().await;
-    for line in ["one\n", "two\n"] {
-        let (fifo, line) = (fifo.clone(), line.to_owned());
+    for (fifo, line) in [(first, "one\n"), (second, "two\n")] {
+        let line = line.to_owned();
         let sent = line.clone();
         tokio::task::spawn_blocking(move || std::fs::write(fifo, sent).unwrap()).await.unwrap();
         // Each event is a chunk of its own and is not held back for the next: `frame` insists.
