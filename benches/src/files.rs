@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     agent::{Agent, user},
+    copy::copy,
     figures::Pairs,
     http::Client,
 };
@@ -75,7 +76,7 @@ fn bare_upload(path: &Path) -> Duration {
     let (mut client, mut server) = connection();
     let path: PathBuf = path.to_owned();
     let began = Instant::now();
-    let receiver = thread::spawn(move || copy(&mut server, &mut File::create(path).unwrap()));
+    let receiver = thread::spawn(move || copy(&mut server, &mut File::create(path).unwrap(), PIECE_BYTES));
     let piece = vec![7; PIECE_BYTES];
     for _ in 0..pieces() {
         client.write_all(&piece).unwrap();
@@ -90,23 +91,12 @@ fn bare_download(path: &Path) -> Duration {
     let path: PathBuf = path.to_owned();
     let began = Instant::now();
     let sender = thread::spawn(move || {
-        copy(&mut File::open(path).unwrap(), &mut server);
+        copy(&mut File::open(path).unwrap(), &mut server, PIECE_BYTES);
     });
     let mut buffer = vec![0; PIECE_BYTES];
     while client.read(&mut buffer).unwrap() > 0 {}
     sender.join().unwrap();
     began.elapsed()
-}
-
-/// A loop of reads and writes: [`std::io::copy`] would let the kernel copy without us.
-fn copy(from: &mut impl Read, to: &mut impl Write) {
-    let mut buffer = vec![0; PIECE_BYTES];
-    loop {
-        match from.read(&mut buffer).unwrap() {
-            0 => return,
-            count => to.write_all(buffer.get(..count).unwrap()).unwrap(),
-        }
-    }
 }
 
 fn connection() -> (TcpStream, TcpStream) {

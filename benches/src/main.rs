@@ -7,6 +7,7 @@
 
 mod agent;
 mod base64;
+mod copy;
 mod costs;
 mod echo;
 mod events;

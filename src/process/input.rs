@@ -21,7 +21,6 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::Mutex,
@@ -30,15 +29,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::source::grow;
+
 /// What may wait behind the call that writes, for one process. One call alone may always wait, whatever its size.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// The same for all processes together.
 const ALL_WAITING_BYTES: usize = 64 * 1024 * 1024;
-
-/// What the pipe to a process that is slower than its input grows to, in bytes: the process and the agent then wake
-/// each other less often. Four times what Linux makes (pipe(7)).
-const BUSY_PIPE_BYTES: usize = 256 * 1024;
 
 /// A queue of writers in front of a descriptor.
 #[derive(Debug)]
@@ -203,12 +200,6 @@ async fn write_all(fd: &AsyncFd<OwnedFd>, rest: &mut &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether the descriptor is a pipe that has just grown. A user's share of pipes may be used up, and a terminal has
-/// no size: neither is a reason to complain.
-fn grow(fd: &AsyncFd<OwnedFd>) -> bool {
-    fcntl_getpipe_size(fd).is_ok_and(|size| size < BUSY_PIPE_BYTES && fcntl_setpipe_size(fd, BUSY_PIPE_BYTES).is_ok())
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@
 use std::{fs::File, io::Read, time::Duration};
 
 use futures_util::future::{join_all, poll_immediate};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
-use super::{super::source::watch, *};
+use super::{
+    super::source::{BUSY_PIPE_BYTES, watch},
+    *,
+};
 
 /// A full pipe of the size that it grows to, and what it is fed through.
 fn pipe() -> (Arc<Input>, File) {

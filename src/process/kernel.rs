@@ -92,17 +92,8 @@ impl KernelProcess for Kernel {
     }
 
     fn exited(&self) -> BoxFuture<'static, String> {
-        let mut status = self.child.status();
-        // The child keeps the sender alive.
         let child = self.child.clone();
-        Box::pin(async move {
-            let text = match status.wait_for(Option::is_some).await {
-                Ok(ended) => ended.map(|ended| ended.status.to_string()),
-                Err(_closed) => None,
-            };
-            drop(child);
-            text.unwrap_or_else(|| "exit status unknown".to_owned())
-        })
+        Box::pin(async move { child.ended().await.status.to_string() })
     }
 
     fn signal_group(&self, signal: i32) -> io::Result<()> {

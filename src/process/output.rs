@@ -119,11 +119,6 @@ impl OutputLog {
         Ok(Subscription { log: self.clone(), id, offset })
     }
 
-    /// Lets go of what clients already have.
-    fn forget_history(&self) {
-        self.trim();
-    }
-
     /// Keeps no more than the limits of the moment.
     fn trim(&self) {
         self.change(|state, limits| {

@@ -229,11 +229,6 @@ impl Child {
         self.extras.control_group.as_ref()
     }
 
-    /// The status, as soon as it is known.
-    pub(super) fn status(&self) -> watch::Receiver<Option<Ended>> {
-        self.status.subscribe()
-    }
-
     /// Completes when the child is reaped.
     pub(super) async fn ended(&self) -> Ended {
         let mut status = self.status.subscribe();

@@ -3,6 +3,7 @@
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use bytes::Bytes;
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::output::OutputLog;
@@ -15,9 +16,9 @@ use crate::{
 /// The most that one read of a terminal asks for, in bytes; the kernel gives less.
 const TERMINAL_READ_BYTES: usize = 16 * 1024;
 
-/// A pipe holds 64 KiB at first (pipe(7)). One that was found full grows to this, once, so that its writer goes on
-/// while we carry on what it wrote.
-const BUSY_PIPE_BYTES: usize = 256 * 1024;
+/// What a pipe that was found full grows to, in bytes: writer and reader then wake each other less often. Four times what
+/// Linux makes (pipe(7)).
+pub(super) const BUSY_PIPE_BYTES: usize = 256 * 1024;
 
 /// Which stream of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +92,7 @@ impl Source {
                     }
                     if !grown {
                         grown = true;
-                        // Refused where the user's pipes hold too much already: then it stays as it is.
-                        let _ = rustix::pipe::fcntl_setpipe_size(&*self.fd, BUSY_PIPE_BYTES);
+                        let _as_it_was = grow(&self.fd);
                     }
                     // There is more, but whoever sends this piece sends it at least cost now: while it is in the
                     // processor's cache, and before more buffers are needed.
@@ -140,6 +140,12 @@ impl Source {
             };
         }
     }
+}
+
+/// Whether the descriptor is a pipe that has just grown. A user's share of pipes may be used up, and a terminal has
+/// no size: neither is a reason to complain.
+pub(super) fn grow(fd: &AsyncFd<OwnedFd>) -> bool {
+    fcntl_getpipe_size(fd).is_ok_and(|size| size < BUSY_PIPE_BYTES && fcntl_setpipe_size(fd, BUSY_PIPE_BYTES).is_ok())
 }
 
 /// Makes a descriptor of ours non-blocking and watches it. Needs a tokio runtime.
@@ -196,6 +202,6 @@ mod tests {
         tokio::join!(source.pump(&log), receive);
         child.join().unwrap();
         assert!(received == written, "{} of {} bytes, or others", received.len(), written.len());
-        assert_eq!(rustix::pipe::fcntl_getpipe_size(&*source.fd).unwrap(), BUSY_PIPE_BYTES);
+        assert_eq!(fcntl_getpipe_size(&*source.fd).unwrap(), BUSY_PIPE_BYTES);
     }
 }

@@ -3,7 +3,7 @@
 //! hyper holds two buffers of 8,192 bytes for each HTTP/1.1 connection. musl has no slot of that size: it takes one of
 //! 10,912 bytes and writes a mark at its end, so that each buffer costs three pages although an idle connection has used
 //! the first few hundred bytes. With thousands of streams that nothing happens on, this is most of the agent's memory.
-//! Here such blocks come from [`Region`]s: they lie side by side, nothing is written behind them, and a page that nobody
+//! Here such blocks come from regions: they lie side by side, nothing is written behind them, and a page that nobody
 //! has written costs nothing (mmap(2)).
 //!
 //! A region that nobody uses is given back, but for one. A block knows its region by its address.

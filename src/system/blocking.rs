@@ -4,7 +4,7 @@
 //! idle for a while, and where the system has no thread to give by then (`RLIMIT_NPROC`, `pids.max`, memory), tokio
 //! panics. Here work waits for the thread that is there. It also spares the first call after a pause the making of one.
 //!
-//! Further threads come with the work and leave after [`IDLE`].
+//! Further threads come with the work and leave when they have been idle for a second.
 
 use std::{
     any::Any,

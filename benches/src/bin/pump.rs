@@ -4,12 +4,16 @@
 //! * `pump in PORT COMMAND…` gives the command what comes from the port, then sends back what it wrote.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench has nobody to report to but its own exit status")]
 
+#[path = "../copy.rs"]
+mod copy;
+
 use std::{
     env,
-    io::{Read, Write},
     net::TcpStream,
     process::{Command, Stdio},
 };
+
+use self::copy::copy;
 
 /// What a pipe holds.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -25,22 +29,11 @@ fn main() {
         "out" => command.spawn().unwrap(),
         "in" => {
             let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-            copy(&mut socket, &mut child.stdin.take().unwrap());
+            copy(&mut socket, &mut child.stdin.take().unwrap(), PIECE_BYTES);
             child
         }
         other => panic!("in or out, not {other}"),
     };
-    copy(&mut child.stdout.take().unwrap(), &mut socket);
+    copy(&mut child.stdout.take().unwrap(), &mut socket, PIECE_BYTES);
     assert!(child.wait().unwrap().success());
-}
-
-/// A loop of reads and writes: [`std::io::copy`] would let the kernel copy without us.
-fn copy(from: &mut impl Read, to: &mut impl Write) {
-    let mut buffer = vec![0; PIECE_BYTES];
-    loop {
-        match from.read(&mut buffer).unwrap() {
-            0 => return,
-            count => to.write_all(buffer.get(..count).unwrap()).unwrap(),
-        }
-    }
 }

@@ -100,7 +100,7 @@ impl Memory {
     pub(super) fn relieve(&self) {
         let logs: Vec<_> = self.logs().values().filter_map(Weak::upgrade).collect();
         for log in logs {
-            log.forget_history();
+            log.trim();
         }
     }
 
